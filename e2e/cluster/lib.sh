@@ -1,0 +1,116 @@
+# shellcheck shell=bash
+# What every script here shares: where results are kept, how progress is told,
+# how a Debian package is had, and how one pinned Go program becomes a file.
+
+shopt -s inherit_errexit # a failure inside $(...) is a failure
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${GETH_PEERING_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/geth-peering}
+minor=${KUBERNETES:-1.34} # which pins/<minor> to use
+# shellcheck disable=SC2034 # for the scripts that read this file
+cluster=${GETH_PEERING_CLUSTER:-geth-peering} # kind's name of the one that `make` uses
+mkdir -p "$cache"
+
+say() { echo "$*" >&2; }
+die() {
+  say "error: $*"
+  exit 1
+}
+
+# kubeconfig CLUSTER: where that cluster's kubeconfig is, or will be.
+kubeconfig() { echo "$cache/clusters/$1.kubeconfig"; }
+
+# beating COMMAND...: run COMMAND, and say every 15 s that it still runs.
+beating() {
+  if [[ ${GETH_PEERING_BEATING:-} ]]; then
+    "$@" # inside another one
+    return
+  fi
+  local start=$SECONDS beat status=0
+  # The loop must not outlive this shell, and its sleep must not hold a pipe open.
+  while sleep 15 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+    say "  ... $((SECONDS - start)) s"
+  done >/dev/null &
+  beat=$!
+  GETH_PEERING_BEATING=1 "$@" || status=$?
+  kill "$beat" 2>/dev/null || true
+  wait "$beat" 2>/dev/null || true
+  return "$status"
+}
+
+# quietly WHAT COMMAND...: run COMMAND as a step that may take long: a line when
+# it starts and one when it ends; what it says itself goes to a file, and is
+# shown if it fails.
+quietly() {
+  local what=$1 start=$SECONDS log
+  shift
+  mkdir -p "$cache/logs"
+  log=$cache/logs/${what//[^A-Za-z0-9.]/-}.log
+  say "$what ..."
+  if ! beating logged "$log" "$@"; then
+    tail -n 20 "$log" >&2
+    die "$what failed, see $log"
+  fi
+  say "$what: $((SECONDS - start)) s"
+}
+logged() { "${@:2}" >"$1" 2>&1; }
+
+apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -q "$@"; }
+
+# apt_install PACKAGE...: install Debian packages.
+apt_install() {
+  [[ $EUID == 0 ]] || die "please install $* (or run this as root, which does it)"
+  command -v apt-get >/dev/null || die "please install $*: there is no apt-get here to do it with"
+  quietly "apt-get update" apt_get update
+  quietly "apt-get install $*" apt_get install -y --no-install-recommends "$@"
+}
+
+# apt_lists: have apt know Debian's packages; on a new machine it knows none.
+apt_lists() {
+  if [[ $EUID == 0 ]] && command -v apt-get >/dev/null && ! apt-cache show busybox-static >/dev/null 2>&1; then
+    quietly "apt-get update" apt_get update
+  fi
+}
+
+# need PROGRAM [PACKAGE]: see to it that PROGRAM is on the PATH.
+need() { command -v "$1" >/dev/null || apt_install "${2:-$1}"; }
+
+# fingerprint FILE...: a short hash of the files' contents, to name what is made of them.
+fingerprint() { cat "$@" | sha256sum | cut -c1-12; }
+
+# pinned SET: the version of SET in pins/versions.
+pinned() { awk -v set="$1" '$1 == set { print $3 }' "$here/pins/versions"; }
+
+# module SET: the folder with the source of SET's module.
+module() {
+  local name
+  name=$(awk -v set="$1" '$1 == set { print $2 }' "$here/pins/versions")
+  (cd "$here/pins/$1" && go mod download "$name" && go list -m -f '{{.Dir}}' "$name")
+}
+
+# program SET NAME: the path of NAME, built from pins/SET unless it is there already.
+program() {
+  local set=$1 name=$2 version flags='-s -w' path dir
+  version=$(pinned "$set")
+  if [[ $set == */kubernetes ]]; then
+    # Kubernetes learns its version from the linker, and kubeadm insists on one.
+    for path in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+      flags+=" -X $path.gitVersion=$version -X $path.gitMajor=1 -X $path.gitMinor=${minor#1.} -X $path.gitTreeState=clean"
+    done
+  fi
+  dir=$cache/programs/${set//\//-}-$version-$(fingerprint "$here/pins/$set/go.sum" - <<<"$flags")
+  if [[ ! -x $dir/$name ]]; then
+    command -v go >/dev/null || die "Go is needed to build $name: please install it"
+    mkdir -p "$dir"
+    quietly "building $name $version" build "$here/pins/$set" "$name" "$flags" "$dir/.$name.$$"
+    mv "$dir/.$name.$$" "$dir/$name"
+  fi
+  echo "$dir/$name"
+}
+
+# build MODULE NAME LDFLAGS OUT: build the tool NAME of a module of pins/.
+build() {
+  local package
+  package=$(go list -C "$1" tool | grep -E "(^|/)$2(/v[0-9]+)?\$") &&
+    CGO_ENABLED=0 go build -C "$1" -trimpath -ldflags "$3" -o "$4" "$package"
+}
