@@ -1,0 +1,351 @@
+//! One connection to Geth's socket: JSON-RPC 2.0, one message a line.
+//!
+//! A single task owns the socket and everything that is in flight; handles talk to
+//! it through a channel. So a call that times out or is cancelled leaves nothing
+//! half done: its line was queued whole or not at all, and its late answer finds
+//! nobody waiting and is dropped. Many calls may be in flight, and Geth answers
+//! them in any order.
+//!
+//! Geth ends every message with a newline and puts none inside (`rpc/json.go`,
+//! v1.17.5), and so does reth.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::error::{CallError, CloseReason, ConnectError, Facts, RpcError};
+
+/// Longest line accepted, in bytes. Geth's largest answer here is `admin_peers`,
+/// about 1.5 KB a peer; this is thousands of peers, and still bounded.
+pub const MAX_LINE: usize = 16 << 20;
+
+/// Bytes that may wait to be written before callers have to wait too: a Geth that
+/// stops reading must not fill this process' memory.
+const MAX_UNSENT: usize = 64 << 10;
+
+/// Calls that may wait for the task to take them.
+const MAX_QUEUED: usize = 64;
+
+/// Notifications that may wait for their reader. A reader that looks at the state
+/// after each of them misses nothing when more are dropped: the ones still queued
+/// wake it later than the dropped ones happened.
+const MAX_NOTIFICATIONS: usize = 256;
+
+/// A handle on one connection to Geth; clones share it.
+///
+/// The connection ends when its last handle is dropped, when Geth closes it, or when
+/// Geth sends something unreadable. It never comes back; connect anew.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    requests: mpsc::Sender<Request>,
+    reason: Arc<OnceLock<CloseReason>>,
+    deadline: Duration,
+}
+
+/// Notifications of one subscription, in Geth's order.
+#[derive(Debug)]
+pub struct Notifications(mpsc::Receiver<Value>);
+
+impl Notifications {
+    /// The next one; `None` once the connection is over. Cancel safe.
+    pub async fn recv(&mut self) -> Option<Value> {
+        self.0.recv().await
+    }
+}
+
+impl Connection {
+    /// Connects to the socket at `path`. `deadline` bounds the connecting, and every
+    /// call made on the connection unless it brings its own.
+    ///
+    /// # Errors
+    /// [`ConnectError`], which tells apart what a user can do about it.
+    pub async fn connect(path: &Path, deadline: Duration) -> Result<Self, ConnectError> {
+        ConnectError::check(path)?;
+        let socket = timeout(deadline, UnixStream::connect(path))
+            .await
+            .map_err(|_| ConnectError::Timeout { path: path.to_owned(), after: deadline })?
+            .map_err(|error| ConnectError::new(path, error, Facts::of(path)))?;
+        let (requests, queue) = mpsc::channel(MAX_QUEUED);
+        let reason = Arc::new(OnceLock::new());
+        // Not a leak: the task ends as soon as the last sender is gone.
+        tokio::spawn(Actor::default().run(socket, queue, Arc::clone(&reason)));
+        Ok(Self { requests, reason, deadline })
+    }
+
+    /// Calls `method` and waits for its result, as long as the connection's deadline allows.
+    ///
+    /// # Errors
+    /// [`CallError`]; never [`CallError::Decode`], which is for callers.
+    pub async fn call(&self, method: &'static str, params: Value) -> Result<Value, CallError> {
+        self.call_within(method, params, self.deadline).await
+    }
+
+    /// Calls `method` with a deadline of its own, for what Geth itself takes long to do.
+    ///
+    /// # Errors
+    /// As [`Connection::call`].
+    pub async fn call_within(
+        &self,
+        method: &'static str,
+        params: Value,
+        deadline: Duration,
+    ) -> Result<Value, CallError> {
+        self.ask(method, params, None, deadline).await
+    }
+
+    /// Subscribes by calling `method` (`<namespace>_subscribe`). No notification is
+    /// missed between Geth's answer and the first [`Notifications::recv`].
+    ///
+    /// # Errors
+    /// As [`Connection::call`]; see [`CallError::is_unsupported`].
+    pub async fn subscribe(&self, method: &'static str, params: Value) -> Result<Notifications, CallError> {
+        let (sender, receiver) = mpsc::channel(MAX_NOTIFICATIONS);
+        self.ask(method, params, Some(sender), self.deadline).await?;
+        Ok(Notifications(receiver))
+    }
+
+    /// Waits until the connection is over, and says why. Cancel safe.
+    pub async fn closed(&self) -> CloseReason {
+        self.requests.closed().await;
+        self.reason()
+    }
+
+    async fn ask(
+        &self,
+        method: &'static str,
+        params: Value,
+        subscriber: Option<mpsc::Sender<Value>>,
+        deadline: Duration,
+    ) -> Result<Value, CallError> {
+        let (reply, answer) = oneshot::channel();
+        let exchange = async {
+            let request = Request { method, params, subscriber, reply };
+            // Both fail only once the task has ended, and it leaves its reason first.
+            self.requests.send(request).await.map_err(|_| self.reason())?;
+            Ok(answer.await.map_err(|_| self.reason())??)
+        };
+        timeout(deadline, exchange).await.unwrap_or(Err(CallError::Timeout { method, after: deadline }))
+    }
+
+    fn reason(&self) -> CloseReason {
+        self.reason.get().cloned().unwrap_or(CloseReason::Dropped)
+    }
+}
+
+/// A call on its way to the task.
+#[derive(Debug)]
+struct Request {
+    method: &'static str,
+    params: Value,
+    /// Where notifications go if this call subscribes.
+    subscriber: Option<mpsc::Sender<Value>>,
+    reply: oneshot::Sender<Result<Value, RpcError>>,
+}
+
+/// A call that Geth has not answered yet.
+#[derive(Debug)]
+struct Pending {
+    subscriber: Option<mpsc::Sender<Value>>,
+    reply: oneshot::Sender<Result<Value, RpcError>>,
+}
+
+/// What Geth sends: an answer (`id`) or a notification (`method`).
+#[derive(Debug, Deserialize)]
+struct Message {
+    #[serde(default)]
+    id: Value,
+    #[serde(default)]
+    result: Value,
+    error: Option<RpcError>,
+    params: Option<Notification>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Notification {
+    subscription: Value,
+    #[serde(default)]
+    result: Value,
+}
+
+/// The task's state, apart from the socket.
+#[derive(Debug, Default)]
+struct Actor {
+    last_id: u64,
+    pending: HashMap<u64, Pending>,
+    /// By the subscription ID, which is a text or a number, as the client likes.
+    subscribers: HashMap<String, mpsc::Sender<Value>>,
+    unsent: Vec<u8>,
+    lines: Lines,
+}
+
+impl Actor {
+    async fn run(
+        mut self,
+        mut socket: UnixStream,
+        mut queue: mpsc::Receiver<Request>,
+        reason: Arc<OnceLock<CloseReason>>,
+    ) {
+        let (mut reader, mut writer) = socket.split();
+        let ended = loop {
+            // Every branch is cancel safe: a branch that loses has done nothing.
+            tokio::select! {
+                read = reader.read_buf(self.lines.space()) => match read {
+                    Ok(0) => break CloseReason::Eof,
+                    Ok(_) => if let Err(reason) = self.take_lines() { break reason },
+                    Err(error) => break CloseReason::Io(Arc::new(error)),
+                },
+                written = writer.write(&self.unsent), if !self.unsent.is_empty() => match written {
+                    Ok(bytes) => drop(self.unsent.drain(..bytes)),
+                    Err(error) => break CloseReason::Io(Arc::new(error)),
+                },
+                request = queue.recv(), if self.unsent.len() < MAX_UNSENT => match request {
+                    Some(request) => self.queue(request),
+                    None => break CloseReason::Dropped,
+                },
+            }
+        };
+        // Before the channels close, so that whoever sees them close finds the reason.
+        drop(reason.set(ended));
+    }
+
+    /// Turns a request into a line to be written.
+    fn queue(&mut self, request: Request) {
+        let Request { method, params, subscriber, reply } = request;
+        // Callers that gave up are forgotten here, so a mute Geth cannot pile them up.
+        self.pending.retain(|_, pending| !pending.reply.is_closed());
+        if reply.is_closed() {
+            return;
+        }
+        self.last_id += 1;
+        let line = json!({ "jsonrpc": "2.0", "id": self.last_id, "method": method, "params": params });
+        self.unsent.extend_from_slice(line.to_string().as_bytes());
+        self.unsent.push(b'\n');
+        self.pending.insert(self.last_id, Pending { subscriber, reply });
+    }
+
+    fn take_lines(&mut self) -> Result<(), CloseReason> {
+        while let Some(line) = self.lines.next()? {
+            let message = serde_json::from_slice(&line).map_err(|_| CloseReason::Garbage)?;
+            self.take(message);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, message: Message) {
+        let Message { id, result, error, params } = message;
+        if let Some(Notification { subscription, result }) = params {
+            let name = subscription.to_string();
+            if let Some(subscriber) = self.subscribers.get(&name)
+                && let Err(mpsc::error::TrySendError::Closed(_)) = subscriber.try_send(result)
+            {
+                self.subscribers.remove(&name);
+            }
+            return;
+        }
+        // An unknown ID is an answer that came after its caller had gone.
+        let Some(Pending { subscriber, reply }) = id.as_u64().and_then(|id| self.pending.remove(&id)) else {
+            return;
+        };
+        if let (Some(subscriber), None) = (subscriber, &error) {
+            // Before the next line is looked at: it may be the first notification.
+            self.subscribers.insert(result.to_string(), subscriber);
+        }
+        // Fails only when the caller has gone, which is its right.
+        drop(reply.send(error.map_or(Ok(result), Err)));
+    }
+}
+
+/// Cuts a stream of bytes into lines of bounded length.
+#[derive(Debug, Default)]
+struct Lines {
+    buffer: Vec<u8>,
+    /// How much of the buffer is known to hold no newline.
+    searched: usize,
+}
+
+impl Lines {
+    /// Room to read into.
+    fn space(&mut self) -> &mut Vec<u8> {
+        self.buffer.reserve(4096);
+        &mut self.buffer
+    }
+
+    /// The next whole line, without its newline.
+    fn next(&mut self) -> Result<Option<Vec<u8>>, CloseReason> {
+        let newline = self.buffer[self.searched..].iter().position(|&byte| byte == b'\n');
+        let end = newline.map_or(self.buffer.len(), |at| self.searched + at);
+        if end > MAX_LINE {
+            return Err(CloseReason::TooLong);
+        }
+        self.searched = end;
+        if newline.is_none() {
+            return Ok(None);
+        }
+        let rest = self.buffer.split_off(end + 1);
+        let mut line = std::mem::replace(&mut self.buffer, rest);
+        line.truncate(end);
+        self.searched = 0;
+        Ok(Some(line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines that come out when `parts` are read one after the other.
+    fn lines(parts: &[&[u8]]) -> Vec<String> {
+        let mut lines = Lines::default();
+        let mut out = Vec::new();
+        for part in parts {
+            lines.space().extend_from_slice(part);
+            while let Some(line) = lines.next().unwrap() {
+                out.push(String::from_utf8(line).unwrap());
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn do_lines_come_out_whole_however_they_are_cut() {
+        assert_eq!(lines(&[b"a\nbc\n", b"d", b"", b"e\n\nf"]), ["a", "bc", "de", ""]);
+        let whole = b"{\"id\":1}\n{\"id\":2}\n".as_slice();
+        for cut in 0..whole.len() {
+            assert_eq!(lines(&[&whole[..cut], &whole[cut..]]), ["{\"id\":1}", "{\"id\":2}"]);
+        }
+    }
+
+    #[test]
+    fn is_a_line_one_byte_too_long_refused_even_before_it_ends() {
+        let mut longest = vec![b'x'; MAX_LINE];
+        longest.push(b'\n');
+        assert_eq!(lines(&[&longest])[0].len(), MAX_LINE);
+        let mut lines = Lines::default();
+        lines.space().extend_from_slice(&[b'x'; MAX_LINE + 1]);
+        assert!(matches!(lines.next(), Err(CloseReason::TooLong)));
+    }
+
+    #[test]
+    fn are_calls_that_were_given_up_forgotten() {
+        let mut actor = Actor::default();
+        let mut call = || {
+            let (reply, answer) = oneshot::channel();
+            actor.queue(Request { method: "admin_peers", params: json!([]), subscriber: None, reply });
+            (answer, actor.pending.len())
+        };
+        let (kept, _) = call();
+        for _ in 0..100 {
+            let (_given_up, pending) = call();
+            assert!(pending <= 2);
+        }
+        drop(kept);
+    }
+}

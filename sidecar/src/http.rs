@@ -1,0 +1,147 @@
+//! What the sidecar answers over HTTP: `/livez`, `/readyz`, `/metrics` and `/status`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::reconcile::HEARTBEAT;
+use crate::status::Status;
+
+/// How long the loop may stand still before the process counts as dead.
+const STANDSTILL: Duration = HEARTBEAT.saturating_mul(4);
+/// What OpenMetrics wants to be called.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the answers are made of.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    /// How things are.
+    pub status: watch::Receiver<Status>,
+    /// When the loop last turned.
+    pub heartbeat: watch::Receiver<Instant>,
+    /// Whether the pod is ready as far as this sidecar is concerned.
+    pub ready: watch::Receiver<bool>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The routes.
+pub fn router(inputs: Inputs) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .with_state(inputs)
+}
+
+async fn livez(State(inputs): State<Inputs>) -> impl IntoResponse {
+    let still = inputs.heartbeat.borrow().elapsed();
+    if still < STANDSTILL {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        (StatusCode::INTERNAL_SERVER_ERROR, format!("the loop has stood still for {} s\n", still.as_secs()))
+    }
+}
+
+async fn readyz(State(inputs): State<Inputs>) -> impl IntoResponse {
+    if *inputs.ready.borrow() {
+        return (StatusCode::OK, "ok\n".to_owned());
+    }
+    let status = inputs.status.borrow();
+    let why = format!(
+        "this pod's Geth is not in the registry yet\ngeth: {} ({})\nregistry: {} ({})\n",
+        status.geth.state, status.geth.reason, status.registry.state, status.registry.reason
+    );
+    (StatusCode::SERVICE_UNAVAILABLE, why)
+}
+
+async fn metrics(State(inputs): State<Inputs>) -> impl IntoResponse {
+    let text = inputs.metrics.render(&inputs.status.borrow());
+    ([(header::CONTENT_TYPE, OPENMETRICS)], text)
+}
+
+async fn status(State(inputs): State<Inputs>) -> impl IntoResponse {
+    Json(inputs.status.borrow().clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use jiff::Timestamp;
+    use tower::ServiceExt;
+
+    struct Fixture {
+        status: watch::Sender<Status>,
+        heartbeat: watch::Sender<Instant>,
+        ready: watch::Sender<bool>,
+        router: Router,
+    }
+
+    fn fixture() -> Fixture {
+        let status = watch::Sender::new(Status::new("geth-0", Timestamp::UNIX_EPOCH));
+        let heartbeat = watch::Sender::new(Instant::now());
+        let ready = watch::Sender::new(false);
+        let router = router(Inputs {
+            status: status.subscribe(),
+            heartbeat: heartbeat.subscribe(),
+            ready: ready.subscribe(),
+            metrics: Arc::default(),
+        });
+        Fixture { status, heartbeat, ready, router }
+    }
+
+    async fn get(router: &Router, path: &str) -> (StatusCode, String) {
+        let response = router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+        let status = response.status();
+        (status, String::from_utf8(to_bytes(response.into_body(), usize::MAX).await.unwrap().into()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn does_readiness_say_what_it_waits_for() {
+        let fixture = fixture();
+        fixture.status.send_modify(|status| {
+            status.geth.set("denied", "user 1 may not open the socket", Timestamp::now());
+        });
+        let (code, why) = get(&fixture.router, "/readyz").await;
+        assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(why.contains("user 1 may not open the socket"), "{why}");
+        fixture.ready.send_replace(true);
+        assert_eq!(get(&fixture.router, "/readyz").await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn is_a_loop_that_stands_still_noticed() {
+        let fixture = fixture();
+        assert_eq!(get(&fixture.router, "/livez").await.0, StatusCode::OK);
+        fixture.heartbeat.send_replace(Instant::now().checked_sub(STANDSTILL).unwrap());
+        assert_eq!(get(&fixture.router, "/livez").await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[tokio::test]
+    async fn do_status_and_metrics_show_the_same_state() {
+        let fixture = fixture();
+        fixture.status.send_modify(|status| {
+            status.geth.set("up", "", Timestamp::now());
+            status.wanted = 4;
+        });
+        let (_, json) = get(&fixture.router, "/status").await;
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&json["self"]["pod"], &json["wanted"]), (&"geth-0".into(), &4.into()));
+        let (_, text) = get(&fixture.router, "/metrics").await;
+        for line in ["geth_peering_links_wanted 4", "geth_peering_geth_up 1", "geth_peering_links{state=\"waiting\"} 0"]
+        {
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+    }
+}

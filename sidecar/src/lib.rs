@@ -1,0 +1,21 @@
+//! The peering sidecar: keeps the Geth in its pod peered with every other Geth
+//! of its network.
+//!
+//! What decides is pure ([`enode`], [`registry::entry`], [`plan`]); what acts
+//! ([`geth`], [`registry::store`], [`reconcile`]) decides nothing.
+#![forbid(unsafe_code)]
+
+pub mod backoff;
+pub mod config;
+pub mod enode;
+pub mod geth;
+pub mod http;
+pub mod identity;
+pub mod metrics;
+pub mod plan;
+pub mod reconcile;
+pub mod registry;
+pub mod run;
+pub mod session;
+pub mod status;
+pub mod telemetry;

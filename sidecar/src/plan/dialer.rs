@@ -1,0 +1,117 @@
+//! Which of two nodes dials the link between them.
+//!
+//! Two Geths that dial each other at the same instant refuse each other and try
+//! again after 35 s, so one of the two has to. Both work it out alone, from the
+//! same two entries and the same list of keys, and never disagree.
+
+use std::time::Duration;
+
+use crate::enode::PublicKey;
+use crate::registry::entry::Entry;
+
+/// How long Geth does not dial a node again after it began to dial it:
+/// `dialHistoryExpiration` = `inboundThrottleTime` (30 s) + 5 s (p2p/dial.go, p2p/server.go, v1.17.5).
+pub const DIAL_HISTORY: Duration = Duration::from_secs(35);
+
+/// Whether `own` dials the link to `peer`, rather than `peer` the link to `own`.
+///
+/// If one of the two started more than [`DIAL_HISTORY`] after the other, it dials:
+/// its dial history is empty, while the older one may still have the younger one's
+/// previous run in its own. Otherwise the ring decides: with the network's keys in
+/// order, each node dials those in the half of the ring that follows it, so that
+/// nobody dials more than half.
+///
+/// `ring` holds the keys of the network, both of these among them, in ascending order.
+pub fn dials(own: &Entry, peer: &Entry, ring: &[PublicKey]) -> bool {
+    let (own_key, peer_key) = (own.enode.key, peer.enode.key);
+    if !decided_by_ring(own, peer) {
+        return own.since > peer.since;
+    }
+    let (Ok(own_at), Ok(peer_at)) = (ring.binary_search(&own_key), ring.binary_search(&peer_key)) else {
+        return own_key < peer_key;
+    };
+    let ahead = (peer_at + ring.len() - own_at) % ring.len();
+    match (2 * ahead).cmp(&ring.len()) {
+        std::cmp::Ordering::Less => true,
+        std::cmp::Ordering::Greater => false,
+        std::cmp::Ordering::Equal => own_key < peer_key,
+    }
+}
+
+/// Whether the two started so close together that the ring decides who dials.
+pub fn decided_by_ring(own: &Entry, peer: &Entry) -> bool {
+    own.since.duration_since(peer.since).unsigned_abs() <= DIAL_HISTORY
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    fn entry(key: u16, since: i64) -> Entry {
+        Entry {
+            enode: format!("enode://{key:0128x}@10.0.0.1:30303").parse().unwrap(),
+            network_id: 1,
+            genesis: String::new(),
+            pod_uid: None,
+            since: Timestamp::from_second(since).unwrap(),
+            client: String::new(),
+            max_peers: None,
+            network: None,
+        }
+    }
+
+    fn ring(entries: &[Entry]) -> Vec<PublicKey> {
+        let mut keys: Vec<_> = entries.iter().map(|entry| entry.enode.key).collect();
+        keys.sort();
+        keys
+    }
+
+    /// How many of the others `own` dials.
+    fn share(own: &Entry, entries: &[Entry], ring: &[PublicKey]) -> usize {
+        entries.iter().filter(|peer| peer.enode.key != own.enode.key && dials(own, peer, ring)).count()
+    }
+
+    #[test]
+    fn does_the_younger_dial_when_the_older_may_still_be_refused_by_its_history() {
+        let (old, young) = (entry(1, 0), entry(2, 36));
+        let ring = ring(&[old.clone(), young.clone()]);
+        assert!(dials(&young, &old, &ring));
+        assert!(!dials(&old, &young, &ring));
+    }
+
+    #[test]
+    fn does_a_mesh_of_33_fit_the_16_dial_slots_of_a_default_geth() {
+        let entries: Vec<_> = (0..33).map(|key| entry(key, i64::from(key))).collect();
+        let ring = ring(&entries);
+        for own in &entries {
+            assert_eq!(share(own, &entries, &ring), 16);
+        }
+    }
+
+    #[test]
+    fn do_two_nodes_still_agree_when_their_views_of_the_ring_lack_one_of_them() {
+        let (a, b) = (entry(1, 0), entry(2, 0));
+        assert_ne!(dials(&a, &b, &[]), dials(&b, &a, &[]));
+    }
+
+    proptest! {
+        #[test]
+        fn does_exactly_one_of_two_dial_and_nobody_of_one_age_more_than_half(
+            nodes in prop::collection::btree_map(any::<u16>(), 0i64..100, 2..40),
+        ) {
+            let entries: Vec<_> = nodes.iter().map(|(key, since)| entry(*key, *since)).collect();
+            let ring = ring(&entries);
+            for own in &entries {
+                for peer in entries.iter().filter(|peer| peer.enode.key != own.enode.key) {
+                    prop_assert_ne!(dials(own, peer, &ring), dials(peer, own, &ring));
+                }
+            }
+            let same_age: Vec<_> = entries.iter().map(|e| Entry { since: entries[0].since, ..e.clone() }).collect();
+            for own in &same_age {
+                prop_assert!(share(own, &same_age, &ring) <= same_age.len() / 2);
+            }
+        }
+    }
+}

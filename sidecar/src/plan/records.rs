@@ -1,0 +1,201 @@
+//! Records: keeping the own entry right, and getting the entries of dead pods out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::Rng;
+
+use super::membership::Link;
+use super::{Action, LinkState, Now, Own, Plan, Situation, jittered};
+use crate::backoff::Backoff;
+use crate::registry::entry::Entry;
+use crate::registry::store::{PodState, StoreErrorKind};
+
+/// How long after a write that failed the next is tried.
+const WRITE_RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
+/// How long a link is missing before its pod is looked for, spread over as much
+/// again, so that the first sidecar to look can spare the others their call.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+/// How long after a pod was found alive it is looked for again, while its link stays down.
+const NEXT_LOOK: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(60));
+/// The same for a pod that is of another network, and so never has a link.
+const NEXT_LOOK_AT_STRANGER: Duration = Duration::from_secs(3600);
+/// How long a node must have been silent, on the wire and in the registry, before
+/// it is taken for dead without the right to look at pods.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// What this sidecar remembers about the registry's records.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    writing: bool,
+    failures: u32,
+    write_at: Duration,
+    suspects: BTreeMap<String, Suspect>,
+}
+
+/// A pod whose link is missing.
+#[derive(Debug)]
+struct Suspect {
+    /// The record it is suspected for; another one starts the matter anew.
+    value: String,
+    since: Duration,
+    look_at: Duration,
+    looks: u32,
+    busy: bool,
+    verdict: Verdict,
+}
+
+/// What is known of a suspect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing yet, or that it lives.
+    Open,
+    /// Its pod is gone, finished, or another one of the same name.
+    Dead,
+    /// Nobody lets this sidecar look at pods.
+    Unknowable,
+}
+
+impl Records {
+    /// Adds what is to be done about the registry to `plan`.
+    pub(super) fn plan(
+        &mut self,
+        situation: &Situation<'_>,
+        links: &[Link],
+        now: Now,
+        rng: &mut impl Rng,
+        plan: &mut Plan,
+    ) {
+        self.plan_own(situation, now, plan);
+        self.plan_suspects(situation, links, now, rng, plan);
+    }
+
+    pub(super) fn wrote(&mut self, ok: bool, now: Now, rng: &mut impl Rng) {
+        self.writing = false;
+        if ok {
+            self.failures = 0;
+        } else {
+            let wait = WRITE_RETRY.after(self.failures);
+            self.failures += 1;
+            self.write_at = now.elapsed + jittered(wait / 2, wait, rng);
+        }
+    }
+
+    pub(super) fn looked(&mut self, pod: &str, state: &Result<PodState, StoreErrorKind>, now: Now, rng: &mut impl Rng) {
+        let Some(suspect) = self.suspects.get_mut(pod) else { return };
+        suspect.busy = false;
+        suspect.verdict = match state {
+            Ok(PodState::Gone | PodState::Finished) => Verdict::Dead,
+            Ok(PodState::Alive { uid }) => match Entry::parse(&suspect.value).ok().and_then(|entry| entry.pod_uid) {
+                Some(registered) if registered != *uid => Verdict::Dead,
+                _ => Verdict::Open,
+            },
+            Err(StoreErrorKind::Forbidden) => Verdict::Unknowable,
+            Err(StoreErrorKind::Other) => Verdict::Open,
+        };
+        let wait = NEXT_LOOK.after(suspect.looks);
+        suspect.looks += 1;
+        suspect.look_at = now.elapsed + jittered(wait, wait / 2, rng);
+    }
+
+    pub(super) fn evicted(&mut self, pod: &str, now: Now, rng: &mut impl Rng) {
+        // Whatever came of it, the registry tells; if the record is still there, look again.
+        if let Some(suspect) = self.suspects.get_mut(pod) {
+            suspect.busy = false;
+            suspect.verdict = Verdict::Open;
+            suspect.look_at = now.elapsed + jittered(NEXT_LOOK.first, NEXT_LOOK.first, rng);
+        }
+    }
+
+    /// The own record has to be the own entry, whoever changed it.
+    fn plan_own(&mut self, situation: &Situation<'_>, now: Now, plan: &mut Plan) {
+        let record = situation.registry.and_then(|registry| registry.get(situation.pod));
+        let action = match situation.own {
+            Own::Silent => None,
+            Own::Ready(entry) => {
+                let right = record.is_some_and(|record| record.value == entry.to_value());
+                (!right).then(|| Action::Assert(entry.clone()))
+            }
+            Own::Unpeerable => record.map(|record| Action::Withdraw { value: record.value.clone() }),
+        };
+        let Some(action) = action else { return };
+        if self.writing {
+            return;
+        }
+        if now.elapsed < self.write_at {
+            plan.wake_at(self.write_at);
+            return;
+        }
+        self.writing = true;
+        plan.actions.push(action);
+    }
+
+    /// A missing link is a reason to look whether its pod lives; only that it does
+    /// not is a reason to remove its record.
+    fn plan_suspects(
+        &mut self,
+        situation: &Situation<'_>,
+        links: &[Link],
+        now: Now,
+        rng: &mut impl Rng,
+        plan: &mut Plan,
+    ) {
+        // Without an answering Geth every link is missing, which says nothing of the others.
+        let (Own::Ready(_), Some(registry), Some(_)) = (situation.own, situation.registry, situation.peers) else {
+            return;
+        };
+        let suspect = |link: &&Link| !matches!(link.state, LinkState::Connected | LinkState::Invalid);
+        let suspected: BTreeMap<&str, &Link> =
+            links.iter().filter(suspect).map(|link| (link.pod.as_str(), link)).collect();
+        self.suspects.retain(|pod, _| suspected.contains_key(pod.as_str()));
+
+        for (pod, link) in suspected {
+            let Some(record) = registry.get(pod) else { continue };
+            let suspect = self.suspects.entry(pod.to_owned()).or_insert_with(|| Suspect::new(&record.value, now, rng));
+            if suspect.value != record.value && !suspect.busy {
+                *suspect = Suspect::new(&record.value, now, rng);
+            }
+            if suspect.busy {
+                continue;
+            }
+            match suspect.verdict {
+                Verdict::Dead => {
+                    suspect.busy = true;
+                    plan.actions.push(Action::Evict { pod: pod.to_owned(), value: suspect.value.clone() });
+                }
+                Verdict::Unknowable if link.state.is_wanted() && now.elapsed >= suspect.since + SILENCE => {
+                    suspect.busy = true;
+                    plan.actions.push(Action::Evict { pod: pod.to_owned(), value: suspect.value.clone() });
+                }
+                Verdict::Unknowable => plan.wake_at(suspect.since + SILENCE),
+                Verdict::Open => {
+                    let patience = if link.state.is_wanted() || suspect.looks == 0 {
+                        Duration::ZERO
+                    } else {
+                        NEXT_LOOK_AT_STRANGER
+                    };
+                    let due = suspect.look_at + patience;
+                    if now.elapsed < due {
+                        plan.wake_at(due);
+                    } else {
+                        suspect.busy = true;
+                        plan.actions.push(Action::Look { pod: pod.to_owned() });
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Suspect {
+    fn new(value: &str, now: Now, rng: &mut impl Rng) -> Self {
+        Self {
+            value: value.to_owned(),
+            since: now.elapsed,
+            look_at: now.elapsed + jittered(FIRST_LOOK, FIRST_LOOK, rng),
+            looks: 0,
+            busy: false,
+            verdict: Verdict::Open,
+        }
+    }
+}

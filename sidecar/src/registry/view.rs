@@ -1,0 +1,127 @@
+//! The registry as one sidecar sees it: the ConfigMap's data, taken apart.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+
+use super::entry::{Entry, EntryError};
+
+/// Keys that hold something else than a pod's entry: the list that an earlier
+/// sidecar shared, and a list of nodes outside the cluster.
+const RESERVED: [&str; 2] = ["static-nodes.json", "external-nodes.json"];
+
+/// One key of the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The value, byte for byte: what an eviction has to quote.
+    pub value: String,
+    /// The value taken as an entry.
+    pub entry: Result<Entry, EntryError>,
+}
+
+/// What the ConfigMap held at one moment, by pod name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    records: BTreeMap<String, Record>,
+    /// The object's resource version; 0 for an object that does not exist.
+    version: u64,
+}
+
+impl View {
+    /// The view of `configmap`; `None` is an object that does not exist.
+    pub fn new(configmap: Option<&ConfigMap>) -> Self {
+        let Some(configmap) = configmap else { return Self::default() };
+        let records = configmap
+            .data
+            .iter()
+            .flatten()
+            .filter(|(key, _)| !RESERVED.contains(&key.as_str()))
+            .map(|(key, value)| (key.clone(), Record { value: value.clone(), entry: Entry::parse(value) }))
+            .collect();
+        let version = configmap.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
+        Self { records, version }
+    }
+
+    /// Takes `newer` in the place of this view unless it is the older of the two: the
+    /// answer to a write and the watch may overtake each other. A deleted object is
+    /// always news, because only the watch tells of it.
+    ///
+    /// Versions are compared as numbers, which Kubernetes guarantees for its own
+    /// resources (KEP-5504); where they are none, the last to arrive counts.
+    pub fn advance(&mut self, newer: Self) {
+        if newer.version == 0 || newer.version >= self.version {
+            *self = newer;
+        }
+    }
+
+    /// The object's resource version; `None` for an object that does not exist.
+    pub fn version(&self) -> Option<u64> {
+        (self.version != 0).then_some(self.version)
+    }
+
+    /// The record of `pod`.
+    pub fn get(&self, pod: &str) -> Option<&Record> {
+        self.records.get(pod)
+    }
+
+    /// All records, in the order of pod names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Record)> {
+        self.records.iter().map(|(pod, record)| (pod.as_str(), record))
+    }
+
+    /// All valid entries, in the order of pod names.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        self.iter().filter_map(|(pod, record)| Some((pod, record.entry.as_ref().ok()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    fn configmap(version: &str, data: &[(&str, &str)]) -> ConfigMap {
+        ConfigMap {
+            metadata: ObjectMeta { resource_version: Some(version.into()), ..ObjectMeta::default() },
+            data: Some(data.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()),
+            ..ConfigMap::default()
+        }
+    }
+
+    #[test]
+    fn does_garbage_in_one_key_leave_the_others_readable() {
+        let good = format!(
+            r#"{{"enode":"enode://{}@10.0.0.1:30303","networkId":1,"genesis":"0x{}","since":"2026-01-01T00:00:00Z"}}"#,
+            "ab".repeat(64),
+            "00".repeat(32)
+        );
+        let view = View::new(Some(&configmap(
+            "7",
+            &[("geth-0", &good), ("geth-1", "garbage"), ("static-nodes.json", "[]"), ("external-nodes.json", "[]")],
+        )));
+        assert_eq!(view.entries().map(|(pod, _)| pod).collect::<Vec<_>>(), ["geth-0"]);
+        assert_eq!(view.iter().map(|(pod, _)| pod).collect::<Vec<_>>(), ["geth-0", "geth-1"]);
+        assert!(view.get("geth-1").unwrap().entry.is_err());
+    }
+
+    #[test]
+    fn does_a_late_answer_never_hide_what_the_watch_has_told_since() {
+        let old = View::new(Some(&configmap("99", &[])));
+        let new = View::new(Some(&configmap("100", &[("geth-0", "x")])));
+        let mut view = new.clone();
+        view.advance(old.clone());
+        assert_eq!(view, new);
+        view = old;
+        view.advance(new.clone());
+        assert_eq!(view, new);
+    }
+
+    #[test]
+    fn is_a_deleted_configmap_empty_and_a_new_one_seen() {
+        let mut view = View::new(Some(&configmap("100", &[("geth-0", "x")])));
+        view.advance(View::new(None));
+        assert_eq!(view.iter().count(), 0);
+        view.advance(View::new(Some(&configmap("120", &[("geth-0", "y")]))));
+        assert_eq!(view.get("geth-0").unwrap().value, "y");
+    }
+}

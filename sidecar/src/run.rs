@@ -1,0 +1,101 @@
+//! The program: reads its configuration, starts its parts, and stops them in order.
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use kube::Client;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::config::Config;
+use crate::http::{self, Inputs};
+use crate::metrics::Metrics;
+use crate::reconcile::{self, Clock, Outputs};
+use crate::registry::store::Store;
+use crate::status::Status;
+use crate::{identity, telemetry};
+
+/// Exit code for a wrong configuration (`EX_USAGE`, sysexits(3)).
+const EX_USAGE: u8 = 64;
+/// Where Kubernetes looks for the reason why a container ended.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// Runs the sidecar until it is told to stop.
+pub async fn main() -> ExitCode {
+    let config = match Config::read(|name| std::env::var(name).ok(), identity::local_ip) {
+        Ok(config) => config,
+        Err(error) => return fail(&format!("{error}"), EX_USAGE),
+    };
+    telemetry::init(config.log_level.as_tracing(), config.log_format);
+    match run(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("{error:#}"), 1),
+    }
+}
+
+async fn run(config: Config) -> Result<()> {
+    let listener = TcpListener::bind(config.http).await.with_context(|| format!("cannot listen on {}", config.http))?;
+    let mut kube = kube::Config::incluster().context(
+        "cannot read the service account's token and certificate: the sidecar runs in a pod, with its service account's token mounted",
+    )?;
+    // Its retries would outlast the deadlines that every call has here.
+    kube.default_retry = false;
+    let namespace = config.namespace.clone().unwrap_or_else(|| kube.default_namespace.clone());
+    let client = Client::try_from(kube).context("cannot set up the connection to the API server")?;
+    let store = Store::new(client, &namespace, &config.configmap);
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pod = config.pod_name,
+        namespace,
+        configmap = config.configmap,
+        "starting"
+    );
+
+    let outputs = Outputs {
+        status: watch::Sender::new(Status::new(&config.pod_name, Timestamp::now())),
+        heartbeat: watch::Sender::new(Instant::now()),
+        ready: watch::Sender::new(false),
+        metrics: Arc::new(Metrics::default()),
+    };
+    let router = http::router(Inputs {
+        status: outputs.status.subscribe(),
+        heartbeat: outputs.heartbeat.subscribe(),
+        ready: outputs.ready.subscribe(),
+        metrics: Arc::clone(&outputs.metrics),
+    });
+    let server = axum::serve(listener, router);
+    let stop = terminated()?;
+    tokio::select! {
+        ended = async { server.await } => Err(anyhow::anyhow!("the HTTP server ended: {ended:?}")),
+        () = reconcile::run(config, store, Clock::system(), outputs, stop) => Ok(()),
+    }
+}
+
+/// Resolves when the process is told to stop.
+///
+/// # Errors
+/// If signals cannot be listened to.
+fn terminated() -> Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+/// Says why the program ends, where people look for it.
+#[allow(clippy::print_stderr, reason = "logging may be what is configured wrongly")]
+fn fail(reason: &str, code: u8) -> ExitCode {
+    eprintln!("error: {reason}");
+    let _not_in_a_pod = std::fs::write(TERMINATION_LOG, reason);
+    ExitCode::from(code)
+}

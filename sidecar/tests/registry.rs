@@ -1,0 +1,201 @@
+//! Does the registry keep what is written to it, and show what happens to it?
+//! Asked of the in-memory API server, which answers as the real one does.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on shall fail where it stands")]
+
+use fakes::apiserver::{ApiServer, Fault, Verb};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use sidecar::registry::store::{PodState, Sight, Store, StoreErrorKind};
+use sidecar::registry::view::View;
+use tokio::sync::mpsc;
+
+const NAMESPACE: &str = "chain";
+const NAME: &str = "geth-peering";
+
+fn store(server: &ApiServer) -> Store {
+    Store::new(server.client(NAMESPACE), NAMESPACE, NAME)
+}
+
+fn value_of(server: &ApiServer, pod: &str) -> Option<String> {
+    server.get::<ConfigMap>(NAMESPACE, NAME)?.data?.get(pod).cloned()
+}
+
+fn named(name: &str) -> ObjectMeta {
+    ObjectMeta { name: Some(name.into()), namespace: Some(NAMESPACE.into()), ..ObjectMeta::default() }
+}
+
+/// What the watch tells, as long as it is kept.
+struct Watching {
+    sights: mpsc::Receiver<Sight>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Watching {
+    fn start(store: Store) -> Self {
+        let (sender, sights) = mpsc::channel(64);
+        Self { sights, task: tokio::spawn(async move { store.watch(sender).await }) }
+    }
+
+    /// The first view that `wanted` accepts; others on the way are passed over.
+    async fn until(&mut self, wanted: impl Fn(&View) -> bool) -> View {
+        loop {
+            match self.sights.recv().await.unwrap() {
+                Sight::Seen(view) if wanted(&view) => return view,
+                Sight::Seen(_) | Sight::Blind(_) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn holds(pod: &'static str, value: &'static str) -> impl Fn(&View) -> bool {
+    move |view| view.get(pod).is_some_and(|record| record.value == value)
+}
+
+#[tokio::test]
+async fn is_the_configmap_made_when_there_is_none() {
+    let server = ApiServer::new();
+    let view = store(&server).assert("geth-0", "a").await.unwrap();
+    assert_eq!(view.get("geth-0").unwrap().value, "a");
+    assert_eq!(value_of(&server, "geth-0").as_deref(), Some("a"));
+}
+
+#[tokio::test]
+async fn do_many_sidecars_that_register_at_once_all_stay_registered() {
+    let server = ApiServer::new();
+    let mut writers = tokio::task::JoinSet::new();
+    for number in 0..50 {
+        let store = store(&server);
+        writers.spawn(async move { store.assert(&format!("geth-{number}"), "a").await.unwrap() });
+    }
+    writers.join_all().await;
+    assert_eq!(server.get::<ConfigMap>(NAMESPACE, NAME).unwrap().data.unwrap().len(), 50);
+}
+
+#[tokio::test]
+async fn does_an_assert_that_changes_nothing_write_nothing_and_show_all() {
+    let server = ApiServer::new();
+    let store = store(&server);
+    store.assert("geth-0", "a").await.unwrap();
+    store.assert("geth-1", "b").await.unwrap();
+    server.forget_calls();
+    let view = store.assert("geth-0", "a").await.unwrap();
+    assert_eq!(view.iter().count(), 2);
+    assert_eq!((server.calls().len(), server.writes()), (1, 0));
+}
+
+#[tokio::test]
+async fn does_a_removal_spare_a_value_that_was_written_after_the_judgement() {
+    let server = ApiServer::new();
+    let store = store(&server);
+    store.assert("geth-0", "new").await.unwrap();
+    assert!(!store.remove("geth-0", "old").await.unwrap());
+    assert_eq!(value_of(&server, "geth-0").as_deref(), Some("new"));
+    assert!(store.remove("geth-0", "new").await.unwrap());
+    assert_eq!(value_of(&server, "geth-0"), None);
+    assert!(!store.remove("geth-0", "new").await.unwrap(), "removing twice does no harm");
+    server.delete::<ConfigMap>(NAMESPACE, NAME);
+    assert!(!store.remove("geth-0", "new").await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn does_a_write_that_was_done_and_never_answered_end_and_do_no_harm_when_repeated() {
+    let server = ApiServer::new();
+    let store = store(&server);
+    store.assert("geth-1", "b").await.unwrap();
+    server.fault(Verb::Patch, "configmaps", Fault::LoseAnswer, 1);
+    assert_eq!(store.assert("geth-0", "a").await.unwrap_err().kind(), StoreErrorKind::Other);
+    server.forget_calls();
+    store.assert("geth-0", "a").await.unwrap();
+    assert_eq!((value_of(&server, "geth-0").as_deref(), server.writes()), (Some("a"), 0));
+}
+
+#[tokio::test]
+async fn is_it_told_whether_a_pod_lives() {
+    let server = ApiServer::new();
+    let store = store(&server);
+    assert_eq!(store.look("geth-0").await.unwrap(), PodState::Gone);
+    let status = |phase: &str| Some(PodStatus { phase: Some(phase.into()), ..PodStatus::default() });
+    let pod = server.put(&Pod { metadata: named("geth-0"), status: status("Running"), ..Pod::default() });
+    assert_eq!(store.look("geth-0").await.unwrap(), PodState::Alive { uid: pod.metadata.uid.unwrap() });
+    server.edit("chain", "geth-0", |pod: &mut Pod| pod.status = status("Failed"));
+    assert_eq!(store.look("geth-0").await.unwrap(), PodState::Finished);
+    server.forbid(Verb::Get, "pods");
+    assert_eq!(store.look("geth-0").await.unwrap_err().kind(), StoreErrorKind::Forbidden);
+}
+
+#[tokio::test]
+async fn does_the_watch_show_the_configmap_made_changed_deleted_and_made_again() {
+    let server = ApiServer::new();
+    let mut watching = Watching::start(store(&server));
+    watching.until(|view| view.version().is_none()).await;
+    store(&server).assert("geth-0", "a").await.unwrap();
+    watching.until(holds("geth-0", "a")).await;
+    store(&server).assert("geth-0", "b").await.unwrap();
+    watching.until(holds("geth-0", "b")).await;
+    server.delete::<ConfigMap>(NAMESPACE, NAME);
+    watching.until(|view| view.version().is_none()).await;
+    store(&server).assert("geth-0", "c").await.unwrap();
+    watching.until(holds("geth-0", "c")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn does_the_watch_survive_whatever_ends_it() {
+    let server = ApiServer::new();
+    store(&server).assert("geth-0", "a").await.unwrap();
+    let mut watching = Watching::start(store(&server));
+    watching.until(holds("geth-0", "a")).await;
+
+    server.close_watches();
+    store(&server).assert("geth-0", "b").await.unwrap();
+    watching.until(holds("geth-0", "b")).await;
+
+    server.compact();
+    store(&server).assert("geth-0", "c").await.unwrap();
+    watching.until(holds("geth-0", "c")).await;
+
+    for fault in [Fault::Status(500), Fault::Status(429), Fault::Hang] {
+        server.fault(Verb::Watch, "configmaps", fault, 3);
+        server.fault(Verb::List, "configmaps", fault, 3);
+        server.close_watches();
+        store(&server).assert("geth-0", "d").await.unwrap();
+        watching.until(holds("geth-0", "d")).await;
+        store(&server).assert("geth-0", "c").await.unwrap();
+        watching.until(holds("geth-0", "c")).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn is_a_quiet_registry_neither_read_nor_written() {
+    let server = ApiServer::new();
+    store(&server).assert("geth-0", "a").await.unwrap();
+    let mut watching = Watching::start(store(&server));
+    watching.until(holds("geth-0", "a")).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    server.forget_calls();
+    tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+    let others: Vec<_> = server.calls().into_iter().filter(|call| call.verb != Verb::Watch).collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn is_the_registry_seen_without_the_right_to_watch() {
+    let server = ApiServer::new();
+    server.forbid(Verb::Watch, "configmaps");
+    server.forbid(Verb::List, "configmaps");
+    let mut watching = Watching::start(store(&server));
+    watching.until(|view| view.version().is_none()).await;
+    store(&server).assert("geth-0", "a").await.unwrap();
+    watching.until(holds("geth-0", "a")).await;
+    // Given the right, it watches again, without a restart.
+    server.heal();
+    server.forget_calls();
+    tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+    assert!(server.count(Verb::Watch, "configmaps") > 0);
+}
