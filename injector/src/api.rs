@@ -1,0 +1,141 @@
+//! Calls to the API server: each has a deadline, and its failures have names.
+//!
+//! kube itself waits for an answer for ever and, unless told otherwise, repeats a
+//! refused call up to 15 times (kube-client 5.0, `client/retry.rs`).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, future};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, Config};
+use thiserror::Error;
+
+/// How long one call may take where nobody waits for it.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// Longer than a watch can be silent: the server ends it after 290 s, kube gives up at 295 s.
+/// It is what ends a list that is never answered.
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The label of everything the injector creates; what has it may be replaced, anything else is a user's.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "geth-peering");
+
+/// [`MANAGED_BY`] as an object's labels.
+pub fn managed_by_us() -> BTreeMap<String, String> {
+    let (key, value) = MANAGED_BY;
+    BTreeMap::from([(key.to_owned(), value.to_owned())])
+}
+
+/// Why a call failed.
+#[derive(Debug, Error)]
+pub enum ApiError {
+    /// The API server said no, or could not be reached.
+    #[error("cannot {what}: {}", describe(source))]
+    Failed {
+        /// What was to be done.
+        what: String,
+        /// What kube says.
+        source: Box<kube::Error>,
+    },
+    /// No answer within the deadline.
+    #[error("cannot {what}: the API server did not answer in time")]
+    Late {
+        /// What was to be done.
+        what: String,
+    },
+}
+
+impl ApiError {
+    fn status(&self) -> Option<&kube::core::Status> {
+        match self {
+            Self::Failed { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(status.as_ref()),
+                _ => None,
+            },
+            Self::Late { .. } => None,
+        }
+    }
+
+    /// The object is not there.
+    pub fn is_not_found(&self) -> bool {
+        self.status().is_some_and(kube::core::Status::is_not_found)
+    }
+
+    /// Somebody else created the object first.
+    pub fn is_already_exists(&self) -> bool {
+        self.status().is_some_and(kube::core::Status::is_already_exists)
+    }
+
+    /// Somebody else changed the object first: its resourceVersion is no longer current.
+    pub fn is_conflict(&self) -> bool {
+        self.status().is_some_and(kube::core::Status::is_conflict)
+    }
+
+    /// Somebody else changed the object first: a `test` of a JSON Patch failed, which is a 422
+    /// and not a 409 (apiserver `endpoints/handlers/patch.go`).
+    pub fn is_failed_test(&self) -> bool {
+        self.status().is_some_and(kube::core::Status::is_invalid)
+    }
+
+    /// The namespace is on its way out: nothing can be created in it any more
+    /// (apiserver `plugin/namespace/lifecycle/admission.go`).
+    pub fn is_namespace_terminating(&self) -> bool {
+        self.status().is_some_and(|status| {
+            let causes = status.details.iter().flat_map(|details| &details.causes);
+            status.is_forbidden()
+                && (causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+                    || status.message.contains("because it is being terminated"))
+        })
+    }
+}
+
+/// The message of the API server alone, without the dump of the whole status that kube appends.
+fn describe(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Performs one call, `what` in words ("create the Secret a/b"), within `deadline`.
+///
+/// # Errors
+/// If the call fails or takes longer.
+pub async fn within<T>(
+    deadline: Duration,
+    what: impl Into<String>,
+    call: impl Future<Output = kube::Result<T>>,
+) -> Result<T, ApiError> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(result) => result.map_err(|source| ApiError::Failed { what: what.into(), source: Box::new(source) }),
+        Err(_) => Err(ApiError::Late { what: what.into() }),
+    }
+}
+
+/// A client for the cluster this process runs in, or for the current kubeconfig.
+///
+/// # Errors
+/// If there is neither.
+pub async fn client() -> anyhow::Result<Client> {
+    let mut config = Config::infer().await?;
+    config.default_retry = false;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
+    Ok(Client::try_from(config)?)
+}
+
+/// A watch whose failures are logged, waited out (0.8 s to 30 s) and not passed on.
+pub fn steady<T: Send + 'static>(
+    what: &'static str,
+    events: impl Stream<Item = watcher::Result<T>> + Send + 'static,
+) -> futures::stream::BoxStream<'static, T> {
+    events
+        .default_backoff()
+        .filter_map(move |event| {
+            future::ready(event.inspect_err(|error| tracing::warn!(%error, "cannot watch {what}; trying again")).ok())
+        })
+        .boxed()
+}

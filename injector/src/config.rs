@@ -1,0 +1,408 @@
+//! Everything the injector is told: flags, each of which can be an environment variable as well.
+//!
+//! All mistakes are reported at once, before anything starts: whoever edits values by hand should not have to find
+//! them one restart at a time.
+
+use std::fmt;
+use std::str::FromStr;
+
+use clap::Parser;
+use sidecar::config::{LogFormat, LogLevel};
+use thiserror::Error;
+
+use crate::inject;
+
+/// What clap takes; [`Args::check`] makes a [`Config`] of it.
+#[derive(Debug, Parser)]
+#[command(name = "injector", version, about = "Puts the geth-peering sidecar into opted-in pods")]
+pub struct Args {
+    /// Namespace the injector runs in
+    #[arg(long, env = "INJECTOR_NAMESPACE")]
+    namespace: Written<DnsLabel>,
+    /// Name of this pod, which signs Events
+    #[arg(long, env = "INJECTOR_POD_NAME")]
+    pod_name: Written<ObjectName>,
+    /// Name of the injector's Deployment, which owns the Secret of the certificate authority
+    #[arg(long, env = "INJECTOR_DEPLOYMENT")]
+    deployment: Written<ObjectName>,
+    /// Name of the injector's Service, under which API servers call it
+    #[arg(long, env = "INJECTOR_SERVICE")]
+    service: Written<DnsLabel>,
+    /// Name of the MutatingWebhookConfiguration whose caBundle is kept
+    #[arg(long, env = "INJECTOR_WEBHOOK_CONFIGURATION")]
+    webhook_configuration: Written<ObjectName>,
+    /// Name of the Secret that holds the certificate authority
+    #[arg(long, env = "INJECTOR_CA_SECRET")]
+    ca_secret: Written<ObjectName>,
+    /// Name of the ClusterRole that sidecars get in the namespaces of their pods
+    #[arg(long, env = "INJECTOR_SIDECAR_CLUSTER_ROLE")]
+    sidecar_cluster_role: Written<ObjectName>,
+    /// Image of the sidecar
+    #[arg(long, env = "INJECTOR_SIDECAR_IMAGE")]
+    sidecar_image: Written<Image>,
+    /// When the sidecar's image is pulled
+    #[arg(long, env = "INJECTOR_SIDECAR_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
+    sidecar_image_pull_policy: Written<PullPolicy>,
+    /// CPU that each sidecar requests
+    #[arg(long, env = "INJECTOR_SIDECAR_CPU_REQUEST", default_value = "5m")]
+    sidecar_cpu_request: Written<Quantity>,
+    /// Memory that each sidecar requests
+    #[arg(long, env = "INJECTOR_SIDECAR_MEMORY_REQUEST", default_value = "16Mi")]
+    sidecar_memory_request: Written<Quantity>,
+    /// Memory that no sidecar may exceed
+    #[arg(long, env = "INJECTOR_SIDECAR_MEMORY_LIMIT", default_value = "64Mi")]
+    sidecar_memory_limit: Written<Quantity>,
+    /// Log level of sidecars: DEBUG, INFO, WARNING, ERROR or CRITICAL
+    #[arg(long, env = "INJECTOR_SIDECAR_LOG_LEVEL", default_value = "INFO")]
+    sidecar_log_level: Written<LogLevel>,
+    /// Name of a ConfigMap that networks may use, repeated or separated by commas; the first is the default
+    #[arg(long, env = "INJECTOR_CONFIGMAP", value_delimiter = ',', default_value = "geth-peering")]
+    configmap: Vec<Written<ObjectName>>,
+    /// Whether the cluster knows native sidecars (Kubernetes 1.29 and newer)
+    #[arg(long, env = "INJECTOR_NATIVE_SIDECARS", default_value = "true")]
+    native_sidecars: Written<bool>,
+    /// Whether injected pods get no variables of the namespace's Services
+    #[arg(long, env = "INJECTOR_DISABLE_SERVICE_LINKS", default_value = "true")]
+    disable_service_links: Written<bool>,
+    /// Port of the webhooks
+    #[arg(long, env = "INJECTOR_HTTPS_PORT", default_value = "8443")]
+    https_port: Written<u16>,
+    /// Port of /livez, /readyz and /metrics
+    #[arg(long, env = "INJECTOR_HTTP_PORT", default_value = "8080")]
+    http_port: Written<u16>,
+    /// Log level of the injector: DEBUG, INFO, WARNING, ERROR or CRITICAL
+    #[arg(long, env = "INJECTOR_LOG_LEVEL", default_value = "INFO")]
+    log_level: Written<LogLevel>,
+    /// Log format of the injector: text or json
+    #[arg(long, env = "INJECTOR_LOG_FORMAT", default_value = "text")]
+    log_format: Written<LogFormat>,
+}
+
+/// What the injector runs by.
+#[derive(Debug)]
+pub struct Config {
+    /// Where, as whom and with which objects the injector keeps its certificates.
+    pub tls: crate::tls::Settings,
+    /// Name of this pod.
+    pub pod_name: String,
+    /// The ClusterRole of sidecars.
+    pub sidecar_cluster_role: String,
+    /// What is injected.
+    pub inject: inject::Settings,
+    /// Port of the webhooks; 0 takes any.
+    pub https_port: u16,
+    /// Port of probes and metrics; 0 takes any.
+    pub http_port: u16,
+    /// How much is logged.
+    pub log_level: LogLevel,
+    /// What a log line looks like.
+    pub log_format: LogFormat,
+}
+
+/// Every mistake in the flags, one a line.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub struct ConfigError(Vec<String>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration is wrong:")?;
+        self.0.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+    }
+}
+
+impl Args {
+    /// Makes a configuration of what was written.
+    ///
+    /// # Errors
+    /// All mistakes together.
+    pub fn check(self) -> Result<Config, ConfigError> {
+        let Self {
+            namespace,
+            pod_name,
+            deployment,
+            service,
+            webhook_configuration,
+            ca_secret,
+            sidecar_cluster_role,
+            sidecar_image,
+            sidecar_image_pull_policy,
+            sidecar_cpu_request,
+            sidecar_memory_request,
+            sidecar_memory_limit,
+            sidecar_log_level,
+            configmap,
+            native_sidecars,
+            disable_service_links,
+            https_port,
+            http_port,
+            log_level,
+            log_format,
+        } = self;
+        let mut mistakes = Mistakes::default();
+        let namespace = mistakes.value("namespace", namespace);
+        let pod_name = mistakes.value("pod-name", pod_name);
+        let deployment = mistakes.value("deployment", deployment);
+        let service = mistakes.value("service", service);
+        let webhook_configuration = mistakes.value("webhook-configuration", webhook_configuration);
+        let ca_secret = mistakes.value("ca-secret", ca_secret);
+        let sidecar_cluster_role = mistakes.value("sidecar-cluster-role", sidecar_cluster_role);
+        let image = mistakes.value("sidecar-image", sidecar_image);
+        let image_pull_policy = mistakes.value("sidecar-image-pull-policy", sidecar_image_pull_policy);
+        let cpu_request = mistakes.value("sidecar-cpu-request", sidecar_cpu_request);
+        let memory_request = mistakes.value("sidecar-memory-request", sidecar_memory_request);
+        let memory_limit = mistakes.value("sidecar-memory-limit", sidecar_memory_limit);
+        let sidecar_log_text = sidecar_log_level.text.to_ascii_uppercase();
+        let sidecar_log_level = mistakes.value("sidecar-log-level", sidecar_log_level);
+        let configmaps: Option<Vec<_>> = configmap.into_iter().map(|name| mistakes.value("configmap", name)).collect();
+        let native_sidecars = mistakes.value("native-sidecars", native_sidecars);
+        let disable_service_links = mistakes.value("disable-service-links", disable_service_links);
+        let https_port = mistakes.value("https-port", https_port);
+        let http_port = mistakes.value("http-port", http_port);
+        let log_level = mistakes.value("log-level", log_level);
+        let log_format = mistakes.value("log-format", log_format);
+        if https_port.is_some() && https_port == http_port && https_port != Some(0) {
+            mistakes.0.push("--https-port and --http-port are the same; give each its own".to_owned());
+        }
+
+        // Every value is there unless a mistake says otherwise.
+        let all = || {
+            Some(Config {
+                tls: crate::tls::Settings {
+                    namespace: namespace?.0,
+                    service: service?.0,
+                    deployment: deployment?.0,
+                    secret: ca_secret?.0,
+                    configuration: webhook_configuration?.0,
+                },
+                pod_name: pod_name?.0,
+                sidecar_cluster_role: sidecar_cluster_role?.0,
+                inject: inject::Settings {
+                    image: image?.0,
+                    image_pull_policy: image_pull_policy?.0,
+                    cpu_request: cpu_request?.0,
+                    memory_request: memory_request?.0,
+                    memory_limit: memory_limit?.0,
+                    log_level: sidecar_log_level.map(|_| sidecar_log_text)?,
+                    configmap_names: configmaps?.into_iter().map(|name| name.0).collect(),
+                    native_sidecars: native_sidecars?,
+                    disable_service_links: disable_service_links?,
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                },
+                https_port: https_port?,
+                http_port: http_port?,
+                log_level: log_level?,
+                log_format: log_format?,
+            })
+        };
+        match all() {
+            Some(config) if mistakes.0.is_empty() => Ok(config),
+            _ => Err(ConfigError(mistakes.0)),
+        }
+    }
+}
+
+/// A value as it was written, and what it means. Whether it means anything is asked of all values together: clap would
+/// stop at the first that does not.
+#[derive(Debug, Clone)]
+struct Written<T> {
+    text: String,
+    value: Result<T, String>,
+}
+
+impl<T: FromStr<Err: fmt::Display>> FromStr for Written<T> {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self { text: text.to_owned(), value: text.parse().map_err(|error: T::Err| error.to_string()) })
+    }
+}
+
+#[derive(Default)]
+struct Mistakes(Vec<String>);
+
+impl Mistakes {
+    fn value<T>(&mut self, flag: &str, Written { text, value }: Written<T>) -> Option<T> {
+        value.inspect_err(|what| self.0.push(format!("--{flag} {text:?}: {what}"))).ok()
+    }
+}
+
+/// Declares a checked string: its name, what it is, the test, and what is said when the test fails.
+macro_rules! checked {
+    ($name:ident, $what:literal, $test:expr, $error:literal) => {
+        #[doc = $what]
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        struct $name(String);
+
+        impl FromStr for $name {
+            type Err = &'static str;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let test: fn(&str) -> bool = $test;
+                if test(text) { Ok(Self(text.to_owned())) } else { Err($error) }
+            }
+        }
+    };
+}
+
+checked!(
+    DnsLabel,
+    "What namespaces and Services are called (RFC 1123 label).",
+    |text| text.len() <= 63 && is_dns_label(text),
+    "is no DNS label: write up to 63 lower-case letters, digits and '-'"
+);
+checked!(
+    ObjectName,
+    "What most objects are called (RFC 1123 subdomain).",
+    |text| text.len() <= 253 && text.split('.').all(is_dns_label),
+    "is no name of a Kubernetes object: write lower-case letters, digits, '-' and '.'"
+);
+checked!(
+    Image,
+    "An image reference.",
+    |text| text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:@".contains(c)),
+    "is no image reference: write one like registry.example/geth-peering/sidecar:0.1.0"
+);
+checked!(
+    PullPolicy,
+    "When an image is pulled (`PullPolicy` of the core API).",
+    |text| ["Always", "IfNotPresent", "Never"].contains(&text),
+    "is no pull policy: write Always, IfNotPresent or Never"
+);
+checked!(
+    Quantity,
+    "An amount of CPU or memory as Kubernetes writes it.",
+    is_quantity,
+    "is no quantity: write one above 0, like 10m or 32Mi"
+);
+
+fn is_dns_label(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !text.is_empty() && text.chars().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+fn is_quantity(text: &str) -> bool {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let known = ["", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"].contains(&unit);
+    known && number.parse::<f64>().is_ok_and(|number| number > 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUIRED: [&str; 8] = [
+        "--namespace=geth-peering",
+        "--pod-name=geth-peering-injector-5d-x",
+        "--deployment=geth-peering-injector",
+        "--service=geth-peering-injector",
+        "--webhook-configuration=geth-peering",
+        "--ca-secret=geth-peering-ca",
+        "--sidecar-cluster-role=geth-peering-sidecar",
+        "--sidecar-image=geth-peering/sidecar:0.1.0",
+    ];
+
+    fn check(flags: &[&str]) -> Result<Config, ConfigError> {
+        Args::try_parse_from([&["injector"], &REQUIRED[..], flags].concat()).unwrap().check()
+    }
+
+    #[test]
+    fn do_the_names_alone_suffice() {
+        let config = check(&[]).unwrap();
+        assert_eq!(config.inject.configmap_names, ["geth-peering"]);
+        assert!(config.inject.native_sidecars && config.inject.disable_service_links);
+        assert_eq!((config.https_port, config.http_port), (8443, 8080));
+        assert_eq!(config.inject.version, env!("CARGO_PKG_VERSION"));
+    }
+
+    #[test]
+    fn does_every_flag_arrive() {
+        let config = check(&[
+            "--sidecar-image-pull-policy=Always",
+            "--sidecar-cpu-request=0.5",
+            "--sidecar-memory-request=20M",
+            "--sidecar-memory-limit=1Gi",
+            "--sidecar-log-level=debug",
+            "--configmap=nodes",
+            "--configmap=geth-peering,third",
+            "--native-sidecars=false",
+            "--disable-service-links=false",
+            "--https-port=1",
+            "--http-port=2",
+            "--log-level=WARNING",
+            "--log-format=json",
+        ])
+        .unwrap();
+        let expected = inject::Settings {
+            image: "geth-peering/sidecar:0.1.0".into(),
+            image_pull_policy: "Always".into(),
+            cpu_request: "0.5".into(),
+            memory_request: "20M".into(),
+            memory_limit: "1Gi".into(),
+            log_level: "DEBUG".into(),
+            configmap_names: vec!["nodes".into(), "geth-peering".into(), "third".into()],
+            native_sidecars: false,
+            disable_service_links: false,
+            version: env!("CARGO_PKG_VERSION").into(),
+        };
+        assert_eq!(config.inject, expected);
+        assert_eq!((config.https_port, config.http_port), (1, 2));
+        assert_eq!((config.log_level, config.log_format), (LogLevel::Warning, LogFormat::Json));
+    }
+
+    #[test]
+    fn are_all_mistakes_told_at_once_each_with_its_flag() {
+        let wrong = [
+            ("sidecar-image-pull-policy", "Sometimes"),
+            ("sidecar-cpu-request", "0"),
+            ("sidecar-memory-request", "much"),
+            ("sidecar-memory-limit", "1Xi"),
+            ("sidecar-log-level", "LOUD"),
+            ("configmap", "No_Name"),
+            ("native-sidecars", "maybe"),
+            ("disable-service-links", "2"),
+            ("https-port", "99999"),
+            ("http-port", "-"),
+            ("log-level", ""),
+            ("log-format", "xml"),
+        ];
+        let flags: Vec<_> = wrong.iter().map(|(flag, value)| format!("--{flag}={value}")).collect();
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        let ConfigError(mistakes) = check(&flags).unwrap_err();
+        assert_eq!(mistakes.len(), wrong.len(), "{mistakes:#?}");
+        for (flag, value) in wrong {
+            assert!(mistakes.iter().any(|mistake| mistake.starts_with(&format!("--{flag} {value:?}"))), "{flag}");
+        }
+    }
+
+    #[test]
+    fn is_a_name_that_no_object_can_have_refused() {
+        for (text, label, name) in [
+            ("geth", true, true),
+            ("geth.peering", false, true),
+            ("Geth", false, false),
+            ("-geth", false, false),
+            ("geth-", false, false),
+            ("geth..peering", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!((text.parse::<DnsLabel>().is_ok(), text.parse::<ObjectName>().is_ok()), (label, name), "{text}");
+        }
+        assert!("g".repeat(64).parse::<DnsLabel>().is_err());
+    }
+
+    #[test]
+    fn are_both_ports_the_same_refused() {
+        assert!(check(&["--https-port=8080"]).unwrap_err().to_string().contains("--http-port"));
+    }
+
+    #[test]
+    fn are_all_names_that_are_missing_told_at_once() {
+        let error = Args::try_parse_from(["injector"]).unwrap_err().to_string();
+        for flag in REQUIRED {
+            let flag = flag.split_once('=').unwrap().0;
+            assert!(error.contains(flag), "{flag} in {error}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Events on the workload that owns a pod: the API server hands warnings and refusals to whoever creates the pod, and
+//! for most pods that is a controller, which shows them to nobody.
+//!
+//! Events are a courtesy. They are written beside the requests, never more than a few a second, and lost rather than
+//! queued without end.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::Client;
+use kube::api::{Api, PostParams};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::api::{CALL_DEADLINE, managed_by_us, within};
+
+/// How many Events may wait to be written.
+const QUEUE: usize = 64;
+/// How long the same Event is not repeated for the same owner. Controllers create a refused pod again and again, in the
+/// end every few minutes; the Event itself lives for an hour (kube-apiserver `--event-ttl`).
+const QUIET: Duration = Duration::from_secs(300);
+/// How many different Events are remembered for [`QUIET`]; more are not written.
+const REMEMBERED: usize = 1000;
+/// How many Events may be written in each [`WINDOW`].
+const PER_WINDOW: usize = 20;
+/// See [`PER_WINDOW`].
+const WINDOW: Duration = Duration::from_secs(10);
+/// The longest note the API server takes, in bytes (`pkg/apis/core/validation/events.go`, `NoteLengthLimit`).
+const NOTE_LIMIT: usize = 1024;
+/// Who reports.
+const CONTROLLER: &str = "geth-peering-injector";
+
+/// Something the owner of a pod should know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notice {
+    /// The workload.
+    pub owner: ObjectReference,
+    /// The word of the decision.
+    pub word: &'static str,
+    /// The sentence.
+    pub note: String,
+}
+
+impl Notice {
+    /// A notice for the controller of `pod`, which is about to be created in `namespace`; `None` for a pod without one:
+    /// who creates such a pod is told directly.
+    pub fn for_owner_of(pod: &Value, namespace: &str, word: &'static str, note: String) -> Option<Self> {
+        let owners = pod.pointer("/metadata/ownerReferences")?.as_array()?;
+        let owner = owners.iter().find(|owner| owner["controller"] == Value::Bool(true))?;
+        let text = |field: &str| owner[field].as_str().map(str::to_owned);
+        let owner = ObjectReference {
+            api_version: text("apiVersion"),
+            kind: text("kind"),
+            name: Some(text("name")?),
+            uid: text("uid"),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectReference::default()
+        };
+        Some(Self { owner, word, note })
+    }
+}
+
+/// Decides which Events are worth writing.
+#[derive(Debug, Default)]
+struct Limiter {
+    written: HashMap<(Option<String>, &'static str, String), Instant>,
+}
+
+impl Limiter {
+    /// Whether `notice` may be written at `now`; if so, it counts.
+    fn admits(&mut self, notice: &Notice, now: Instant) -> bool {
+        self.written.retain(|_, time| now.duration_since(*time) < QUIET);
+        let recent = self.written.values().filter(|time| now.duration_since(**time) < WINDOW).count();
+        let key = (notice.owner.uid.clone(), notice.word, notice.note.clone());
+        if recent >= PER_WINDOW || self.written.len() >= REMEMBERED || self.written.contains_key(&key) {
+            return false;
+        }
+        self.written.insert(key, now);
+        true
+    }
+}
+
+/// Where requests leave their notices.
+#[derive(Debug, Clone)]
+pub struct Notices(mpsc::Sender<Notice>);
+
+impl Notices {
+    /// Never waits; a notice too many is dropped.
+    pub fn send(&self, notice: Notice) {
+        if self.0.try_send(notice).is_err() {
+            tracing::debug!("too many Events at once; one is dropped");
+        }
+    }
+}
+
+/// Writes the Events.
+pub struct Reporter {
+    client: Client,
+    instance: String,
+    notices: mpsc::Receiver<Notice>,
+}
+
+/// Both ends: what requests use, and what [`Reporter::run`] writes as `instance`, the name of this pod.
+pub fn channel(client: Client, instance: &str) -> (Notices, Reporter) {
+    let (sender, notices) = mpsc::channel(QUEUE);
+    (Notices(sender), Reporter { client, instance: instance.to_owned(), notices })
+}
+
+impl Reporter {
+    /// Writes Events until nobody can send any more.
+    pub async fn run(mut self) {
+        let mut limiter = Limiter::default();
+        while let Some(notice) = self.notices.recv().await {
+            if !limiter.admits(&notice, Instant::now()) {
+                continue;
+            }
+            let namespace = notice.owner.namespace.clone().unwrap_or_default();
+            let event = self.event(notice, Timestamp::now());
+            let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+            let params = PostParams::default();
+            let call = events.create(&params, &event);
+            if let Err(error) = within(CALL_DEADLINE, format!("write an Event in {namespace}"), call).await {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
+    fn event(&self, notice: Notice, now: Timestamp) -> Event {
+        let Notice { owner, word, mut note } = notice;
+        let fits = (0..=NOTE_LIMIT.min(note.len())).rev().find(|end| note.is_char_boundary(*end));
+        note.truncate(fits.unwrap_or_default());
+        Event {
+            metadata: ObjectMeta {
+                // As client-go names Events: unique per object and moment.
+                name: Some(format!("{}.{:x}", owner.name.as_deref().unwrap_or_default(), now.as_nanosecond())),
+                namespace: owner.namespace.clone(),
+                labels: Some(managed_by_us()),
+                ..ObjectMeta::default()
+            },
+            action: Some("Inject".to_owned()),
+            reason: Some(word.to_owned()),
+            note: Some(note),
+            type_: Some("Warning".to_owned()),
+            event_time: Some(MicroTime(now)),
+            regarding: Some(owner),
+            reporting_controller: Some(CONTROLLER.to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            ..Event::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn notice(uid: usize, note: &str) -> Notice {
+        let pod = json!({"metadata": {"ownerReferences": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "name": "other", "uid": "x"},
+            {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "geth", "uid": uid.to_string(), "controller": true},
+        ]}});
+        Notice::for_owner_of(&pod, "chain", "no-geth-container", note.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn is_it_the_controller_that_is_told() {
+        let owner = notice(7, "").owner;
+        assert_eq!((owner.kind.as_deref(), owner.name.as_deref()), (Some("StatefulSet"), Some("geth")));
+        assert_eq!((owner.uid.as_deref(), owner.namespace.as_deref()), (Some("7"), Some("chain")));
+        for pod in
+            [json!({}), json!({"metadata": {"ownerReferences": "?"}}), json!({"metadata": {"ownerReferences": []}})]
+        {
+            assert_eq!(Notice::for_owner_of(&pod, "chain", "injected", String::new()), None);
+        }
+    }
+
+    #[test]
+    fn is_the_same_thing_said_once_in_five_minutes_and_another_at_once() {
+        let (mut limiter, start) = (Limiter::default(), Instant::now());
+        assert!(limiter.admits(&notice(1, "a"), start));
+        assert!(!limiter.admits(&notice(1, "a"), start + QUIET - Duration::from_secs(1)));
+        assert!(limiter.admits(&notice(1, "b"), start), "another sentence");
+        assert!(limiter.admits(&notice(2, "a"), start), "another owner");
+        assert!(limiter.admits(&notice(1, "a"), start + QUIET));
+    }
+
+    #[test]
+    fn does_a_storm_of_refusals_stay_a_trickle_of_events() {
+        let (mut limiter, start) = (Limiter::default(), Instant::now());
+        let written = |limiter: &mut Limiter, from: usize, now: Instant| {
+            (from..from + 500).filter(|uid| limiter.admits(&notice(*uid, "a"), now)).count()
+        };
+        assert_eq!(written(&mut limiter, 0, start), PER_WINDOW);
+        assert_eq!(written(&mut limiter, 1000, start + WINDOW), PER_WINDOW);
+        assert_eq!(limiter.written.len(), 2 * PER_WINDOW);
+    }
+}

@@ -1,0 +1,75 @@
+//! Which ServiceAccount the pod runs with.
+//!
+//! A pod has one identity. `default` belongs to nobody in particular, so it is replaced by one that has exactly the rights
+//! the sidecar needs. An account that the user chose may carry cloud roles and pull secrets; it is kept, and the
+//! namespace's RoleBinding gives it those rights in addition.
+
+use serde_json::{Value, json};
+
+use super::annotations::AccountChoice;
+use super::patch::{Edit, Misshapen, place};
+
+/// Name of the ServiceAccount that is made in every prepared namespace.
+pub const NAME: &str = "geth-peering";
+
+/// The ServiceAccount that a pod is to run with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountPlan {
+    /// Its name; the sidecar's rights have to be bound to it.
+    pub name: String,
+    /// True if the pod as received names another one, so that this one must exist before the pod does.
+    pub replaces: bool,
+}
+
+/// What account a pod is to have.
+pub(super) fn plan(pod: &Value, choice: AccountChoice) -> AccountPlan {
+    // `serviceAccount` is the deprecated name of the field; the other one counts where both are set.
+    let named = |field: &str| pod["spec"][field].as_str().filter(|name| !name.is_empty());
+    let current = named("serviceAccountName").or_else(|| named("serviceAccount")).unwrap_or("default");
+    let replace = match choice {
+        AccountChoice::Automatic => current == "default",
+        AccountChoice::Keep => false,
+        AccountChoice::Replace => true,
+    };
+    if replace && current != NAME {
+        AccountPlan { name: NAME.to_owned(), replaces: true }
+    } else {
+        AccountPlan { name: current.to_owned(), replaces: false }
+    }
+}
+
+/// Gives the pod the account of the plan.
+pub(super) fn apply(edit: &mut Edit, plan: &AccountPlan) -> Result<(), Misshapen> {
+    if plan.replaces {
+        edit.set(&place(["spec", "serviceAccountName"]), json!(plan.name))?;
+        let deprecated = place(["spec", "serviceAccount"]);
+        if edit.get(&deprecated).is_some() {
+            edit.set(&deprecated, json!(plan.name))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_only_an_account_that_nobody_chose_replaced() {
+        for (spec, choice, name, replaces) in [
+            (json!({}), AccountChoice::Automatic, NAME, true),
+            (json!({"serviceAccountName": "default"}), AccountChoice::Automatic, NAME, true),
+            (json!({"serviceAccountName": ""}), AccountChoice::Automatic, NAME, true),
+            (json!({"serviceAccountName": "mine"}), AccountChoice::Automatic, "mine", false),
+            (json!({"serviceAccount": "mine"}), AccountChoice::Automatic, "mine", false),
+            (json!({"serviceAccountName": NAME}), AccountChoice::Automatic, NAME, false),
+            (json!({"serviceAccountName": NAME}), AccountChoice::Replace, NAME, false),
+            (json!({"serviceAccountName": "mine"}), AccountChoice::Replace, NAME, true),
+            (json!({}), AccountChoice::Keep, "default", false),
+            (json!({"serviceAccountName": "mine"}), AccountChoice::Keep, "mine", false),
+        ] {
+            let pod = json!({"spec": spec});
+            assert_eq!(plan(&pod, choice), AccountPlan { name: name.to_owned(), replaces }, "{pod} {choice:?}");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The annotations `geth-peering/...` with which a pod deviates from what the administrator set.
+//!
+//! They are read strictly: a key that does not exist or a value that cannot be would otherwise be a setting that someone
+//! believes in and that has no effect. All mistakes are reported together.
+
+use json_patch::Patch;
+use serde_json::Value;
+use sidecar::config::{LogLevel, MAX_SOCKET_PATH};
+
+use super::Settings;
+use super::quantity::Quantity;
+
+/// What all keys begin with.
+pub(super) const PREFIX: &str = "geth-peering/";
+
+/// The injector's own mark: the version that injected the pod. Its value is not judged, since it comes along when
+/// somebody copies a running pod.
+pub(super) const INJECTED: &str = "geth-peering/injected";
+
+/// Every key a user may write, without the prefix.
+const KEYS: [&str; 15] = [
+    "container",
+    "network",
+    "configmap",
+    "ipc-path",
+    "run-as-user",
+    "run-as-group",
+    "image",
+    "log-level",
+    "cpu-request",
+    "memory-request",
+    "memory-limit",
+    "max-peers",
+    "service-account",
+    "native-sidecar",
+    "patch",
+];
+
+/// Keys that are reserved and do nothing yet.
+const RESERVED: [&str; 2] = ["min-peers", "advertise"];
+
+/// The largest user or group ID that Kubernetes accepts (`validation.IsValidUserID`).
+const MAX_ID: i64 = i32::MAX as i64;
+
+/// What to do about the pod's ServiceAccount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum AccountChoice {
+    /// Replace `default`, keep any other.
+    #[default]
+    Automatic,
+    /// Keep it, whatever it is.
+    Keep,
+    /// Replace it, whatever it is.
+    Replace,
+}
+
+/// What the annotations of a pod say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Overrides {
+    pub(super) container: Option<String>,
+    pub(super) network: Option<String>,
+    pub(super) configmap: Option<String>,
+    pub(super) ipc_path: Option<String>,
+    pub(super) run_as_user: Option<i64>,
+    pub(super) run_as_group: Option<i64>,
+    pub(super) image: Option<String>,
+    pub(super) log_level: Option<String>,
+    pub(super) cpu_request: Option<String>,
+    pub(super) memory_request: Option<String>,
+    pub(super) memory_limit: Option<String>,
+    pub(super) max_peers: Option<u32>,
+    pub(super) account: AccountChoice,
+    pub(super) native: Option<bool>,
+    pub(super) patch: Option<Patch>,
+}
+
+impl Overrides {
+    /// Reads a pod's annotations.
+    ///
+    /// # Errors
+    /// A sentence for every mistake.
+    pub(super) fn parse(pod: &Value, settings: &Settings) -> Result<Self, Vec<String>> {
+        let mut read = Self::default();
+        let mut mistakes = Vec::new();
+        let annotations = pod["metadata"]["annotations"].as_object();
+        for (key, value) in annotations.into_iter().flatten() {
+            let Some(name) = key.strip_prefix(PREFIX) else { continue };
+            // The API server lets nothing but strings through.
+            let value = value.as_str().unwrap_or_default();
+            if let Err(allowed) = read.take(name, value, settings) {
+                mistakes.push(format!("annotation {key}={value:?}: {allowed}"));
+            }
+        }
+        if let Err(mistake) = read.memory_fits(settings) {
+            mistakes.push(mistake);
+        }
+        if mistakes.is_empty() { Ok(read) } else { Err(mistakes) }
+    }
+
+    /// Takes one annotation; the error says what is allowed.
+    fn take(&mut self, name: &str, value: &str, settings: &Settings) -> Result<(), String> {
+        match name {
+            "container" => self.container = Some(dns_label(value)?),
+            "network" => self.network = Some(network(value)?),
+            "configmap" => self.configmap = Some(configmap(value, settings)?),
+            "ipc-path" => self.ipc_path = Some(socket_path(value)?),
+            "run-as-user" => self.run_as_user = Some(id(value)?),
+            "run-as-group" => self.run_as_group = Some(id(value)?),
+            "image" => self.image = Some(image(value)?),
+            "log-level" => {
+                value.parse::<LogLevel>().map_err(|_| "write DEBUG, INFO, WARNING, ERROR or CRITICAL".to_owned())?;
+                self.log_level = Some(value.to_ascii_uppercase());
+            }
+            "cpu-request" => self.cpu_request = Some(quantity(value, "100m")?),
+            "memory-request" => self.memory_request = Some(quantity(value, "32Mi")?),
+            "memory-limit" => self.memory_limit = Some(quantity(value, "64Mi")?),
+            "max-peers" => {
+                let number = value.parse().ok().filter(|n| *n > 0);
+                self.max_peers = Some(number.ok_or("write a whole number above 0, such as 50")?);
+            }
+            "service-account" => {
+                self.account = match value {
+                    "keep" => AccountChoice::Keep,
+                    "replace" => AccountChoice::Replace,
+                    _ => return Err("write keep or replace".into()),
+                }
+            }
+            "native-sidecar" => self.native = Some(value.parse().map_err(|_| "write true or false")?),
+            "patch" => self.patch = Some(patch(value)?),
+            "injected" => {}
+            reserved if RESERVED.contains(&reserved) => {
+                return Err("this version of the sidecar does not support it; take the annotation out".into());
+            }
+            _ => return Err(format!("there is no such annotation; there are {PREFIX}{{{}}}", KEYS.join(","))),
+        }
+        Ok(())
+    }
+
+    /// The API server would refuse a request above the limit in words that name neither annotation.
+    fn memory_fits(&self, settings: &Settings) -> Result<(), String> {
+        if self.memory_request.is_none() && self.memory_limit.is_none() {
+            return Ok(());
+        }
+        let request = self.memory_request.as_deref().unwrap_or(&settings.memory_request);
+        let limit = self.memory_limit.as_deref().unwrap_or(&settings.memory_limit);
+        match (request.parse::<Quantity>(), limit.parse::<Quantity>()) {
+            (Ok(requested), Ok(limited)) if requested > limited => Err(format!(
+                "the sidecar would request {request} of memory and be limited to {limit}: \
+                 set both annotations {PREFIX}memory-request and {PREFIX}memory-limit, the request not above the limit"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn dns_label(value: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if value.is_empty() || value.len() > 63 || !value.chars().all(allowed) {
+        return Err("write the name of the container that runs Geth".into());
+    }
+    Ok(value.to_owned())
+}
+
+fn network(value: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if value.is_empty() || value.len() > 63 || !value.chars().all(allowed) {
+        return Err("write a name of at most 63 letters, digits, '-', '_' and '.'".into());
+    }
+    Ok(value.to_owned())
+}
+
+fn configmap(value: &str, settings: &Settings) -> Result<String, String> {
+    if settings.configmap_names.iter().any(|name| name == value) {
+        return Ok(value.to_owned());
+    }
+    let names = settings.configmap_names.join(", ");
+    Err(format!(
+        "the sidecars' rights cover only {names}; write one of these, \
+         or have the administrator add the name to the chart value registry.configMapNames"
+    ))
+}
+
+fn socket_path(value: &str) -> Result<String, String> {
+    let clean = super::ipc::clean(value);
+    if value.starts_with('/') && !value.ends_with('/') && !value.contains('$') && clean.len() <= MAX_SOCKET_PATH {
+        return Ok(clean);
+    }
+    Err(format!(
+        "write the absolute path of Geth's IPC socket, without variables and at most {MAX_SOCKET_PATH} bytes long, \
+         such as {}",
+        super::ipc::DEFAULT_SOCKET
+    ))
+}
+
+fn id(value: &str) -> Result<i64, String> {
+    let digits = !value.is_empty() && value.chars().all(|c| c.is_ascii_digit());
+    let number = value.parse().ok().filter(|n| digits && (0..=MAX_ID).contains(n));
+    number.ok_or_else(|| format!("write a number from 0 to {MAX_ID}: the ID under which Geth runs"))
+}
+
+fn image(value: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
+    if !value.starts_with(|c: char| c.is_ascii_alphanumeric()) || !value.chars().all(allowed) {
+        return Err("write an image reference, such as registry.example/geth-peering/sidecar:0.1.0".into());
+    }
+    Ok(value.to_owned())
+}
+
+fn quantity(value: &str, example: &str) -> Result<String, String> {
+    match value.parse::<Quantity>() {
+        Ok(quantity) if quantity > Quantity::ZERO => Ok(value.to_owned()),
+        _ => Err(format!("write a quantity above 0 as Kubernetes does, such as {example}")),
+    }
+}
+
+fn patch(value: &str) -> Result<Patch, String> {
+    serde_json::from_str(value).map_err(|error| {
+        format!(
+            "write a JSON Patch whose paths begin at the sidecar container, \
+             such as [{{\"op\":\"add\",\"path\":\"/resources/limits/cpu\",\"value\":\"1\"}}] ({error})"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parse(annotations: Value) -> Result<Overrides, Vec<String>> {
+        Overrides::parse(&json!({"metadata": {"annotations": annotations}}), &Settings::example())
+    }
+
+    #[test]
+    fn is_every_annotation_understood() {
+        let read = parse(json!({
+            "geth-peering/container": "node",
+            "geth-peering/network": "devnet-7",
+            "geth-peering/configmap": "geth-peering",
+            "geth-peering/ipc-path": "/data//geth.ipc",
+            "geth-peering/run-as-user": "10001",
+            "geth-peering/run-as-group": "0",
+            "geth-peering/image": "localhost:5000/sidecar@sha256:00",
+            "geth-peering/log-level": "debug",
+            "geth-peering/cpu-request": "50m",
+            "geth-peering/memory-request": "16Mi",
+            "geth-peering/memory-limit": "128Mi",
+            "geth-peering/max-peers": "100",
+            "geth-peering/service-account": "keep",
+            "geth-peering/native-sidecar": "false",
+            "geth-peering/patch": r#"[{"op":"remove","path":"/livenessProbe"}]"#,
+            "geth-peering/injected": "any text",
+            "somebody.else/container": "!!"
+        }))
+        .unwrap();
+        assert_eq!(read.container.as_deref(), Some("node"));
+        assert_eq!(read.ipc_path.as_deref(), Some("/data/geth.ipc"));
+        assert_eq!((read.run_as_user, read.run_as_group), (Some(10001), Some(0)));
+        assert_eq!(read.log_level.as_deref(), Some("DEBUG"));
+        assert_eq!((read.max_peers, read.account, read.native), (Some(100), AccountChoice::Keep, Some(false)));
+        assert_eq!(read.patch.unwrap().len(), 1);
+    }
+
+    #[test]
+    fn is_every_mistake_reported_with_key_value_and_what_to_write() {
+        let refused = [
+            ("container", "Geth!", "name of the container"),
+            ("network", "a b", "63 letters"),
+            ("network", "", "63 letters"),
+            ("configmap", "other", "registry.configMapNames"),
+            ("ipc-path", "geth.ipc", "absolute path"),
+            ("ipc-path", "/data/$X.ipc", "without variables"),
+            ("ipc-path", "/data/", "absolute path"),
+            ("run-as-user", "geth", "a number from 0"),
+            ("run-as-user", "-1", "a number from 0"),
+            ("run-as-user", "+1", "a number from 0"),
+            ("run-as-group", "2147483648", "a number from 0"),
+            ("image", "", "image reference"),
+            ("image", "a b", "image reference"),
+            ("log-level", "LOUD", "WARNING"),
+            ("cpu-request", "much", "such as 100m"),
+            ("memory-request", "-1", "such as 32Mi"),
+            ("memory-limit", "0", "such as 64Mi"),
+            ("max-peers", "0", "above 0"),
+            ("max-peers", "many", "above 0"),
+            ("service-account", "mine", "keep or replace"),
+            ("native-sidecar", "yes", "true or false"),
+            ("patch", "{}", "JSON Patch"),
+            ("patch", r#"[{"op":"increase","path":"/x"}]"#, "JSON Patch"),
+            ("min-peers", "3", "does not support"),
+            ("advertise", "1.2.3.4", "does not support"),
+            ("colour", "red", "geth-peering/{container,"),
+        ];
+        for (name, value, hint) in refused {
+            let mistakes = parse(json!({format!("{PREFIX}{name}"): value})).unwrap_err();
+            assert_eq!(mistakes.len(), 1, "{name}: {mistakes:?}");
+            let mistake = &mistakes[0];
+            assert!(mistake.contains(&format!("geth-peering/{name}={value:?}")), "{mistake}");
+            assert!(mistake.contains(hint), "{mistake}");
+        }
+        assert_eq!(parse(json!({"geth-peering/image": "", "geth-peering/x": ""})).unwrap_err().len(), 2);
+    }
+
+    #[test]
+    fn is_a_memory_request_above_the_limit_told_in_words_of_ours() {
+        let over = parse(json!({"geth-peering/memory-request": "1Gi"})).unwrap_err();
+        assert!(over[0].contains("geth-peering/memory-limit"), "{over:?}");
+        assert!(parse(json!({"geth-peering/memory-limit": "1Mi"})).is_err());
+        assert!(parse(json!({"geth-peering/memory-request": "1Gi", "geth-peering/memory-limit": "1024Mi"})).is_ok());
+    }
+}

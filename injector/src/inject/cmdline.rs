@@ -1,0 +1,296 @@
+//! What Geth's command line says, whether it stands in a pod as a list or as a script for a shell.
+//!
+//! Both come down to words. What people write around Geth in pods is understood: `exec`, wrappers such as `tini`,
+//! scripts within scripts, and variables that hold flags. Scripts that are files are not: nobody here can read them.
+
+use serde_json::Value;
+
+use super::shell::{Word, split};
+
+/// Programs that start the one named further on in the same command.
+const WRAPPERS: [&str; 27] = [
+    "exec",
+    "env",
+    "nohup",
+    "time",
+    "command",
+    "sudo",
+    "doas",
+    "su-exec",
+    "gosu",
+    "setpriv",
+    "chroot",
+    "nice",
+    "ionice",
+    "chrt",
+    "taskset",
+    "stdbuf",
+    "timeout",
+    "tini",
+    "dumb-init",
+    "catatonit",
+    "setsid",
+    "sh",
+    "bash",
+    "ash",
+    "dash",
+    "busybox",
+    "unshare",
+];
+
+/// Words after which a command begins in a shell.
+const KEYWORDS: [&str; 9] = ["if", "then", "else", "elif", "while", "until", "do", "!", "{"];
+
+/// Subcommands with which Geth does a task and ends, or talks to another Geth (cmd/geth/main.go, v1.17.5, and older
+/// ones). `console` and `js` are missing on purpose: with them Geth is a full node.
+const TASKS: [&str; 30] = [
+    "init",
+    "import",
+    "export",
+    "import-history",
+    "export-history",
+    "import-preimages",
+    "export-preimages",
+    "removedb",
+    "dump",
+    "dumpgenesis",
+    "dumpconfig",
+    "prune-history",
+    "download-era",
+    "account",
+    "wallet",
+    "attach",
+    "version",
+    "version-check",
+    "license",
+    "db",
+    "show-deprecated-flags",
+    "snapshot",
+    "bintrie",
+    "verkle",
+    "makecache",
+    "makedag",
+    "logtest",
+    "help",
+    "copydb",
+    "inspect",
+];
+
+/// Scripts that hold scripts: `sh -c "su geth -c 'geth ...'"` is as deep as anybody goes.
+const MAX_DEPTH: usize = 3;
+
+/// The value that the command line gives a flag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Flag {
+    /// What stands there.
+    Value(String),
+    /// The flag is there, its value cannot be told; the text that stands in its place.
+    Unknown(String),
+}
+
+/// All that can be told from the command and the arguments of a container.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CommandLine {
+    /// The words after `geth`, once for every time it is started as a node.
+    nodes: Vec<Vec<Word>>,
+    /// Every word there is.
+    words: Vec<Word>,
+    /// `geth` itself is written somewhere, as a node or for a task.
+    pub(super) names_geth: bool,
+    /// The container has no command: what runs is the image's entrypoint with these arguments.
+    pub(super) entrypoint: bool,
+    /// The first word, without its directory; empty if there is no command.
+    pub(super) program: String,
+}
+
+impl CommandLine {
+    /// Reads `command` and `args` of a container.
+    pub(super) fn of(container: &Value) -> Self {
+        let list = |field: &str| -> Vec<Word> {
+            let items = container[field].as_array().map(Vec::as_slice).unwrap_or_default();
+            // Kubernetes expands $(X) in these, and Geth expands $X in paths.
+            items
+                .iter()
+                .filter_map(Value::as_str)
+                .map(|text| Word { text: text.to_owned(), unknown: text.contains('$') })
+                .collect()
+        };
+        let (command, args) = (list("command"), list("args"));
+        let mut line = Self {
+            entrypoint: command.is_empty(),
+            program: command.first().map(|word| base_name(&word.text).to_owned()).unwrap_or_default(),
+            ..Self::default()
+        };
+        line.read(&[command, args.clone()].concat(), 0);
+        if line.entrypoint && !line.names_geth && !is_task(&args) {
+            line.nodes.push(args);
+        }
+        line
+    }
+
+    /// Whether Geth is started as a node, as far as this tells (an image's entrypoint is taken for Geth).
+    pub(super) fn starts_a_node(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+
+    /// The value of a flag, written `--name value`, `--name=value`, or with one dash. As for Geth, the last one counts.
+    pub(super) fn flag(&self, name: &str) -> Option<Flag> {
+        // A script may keep flags in a variable and pass that; then they are among its words but not behind `geth`.
+        self.nodes.iter().filter_map(|words| flag_in(words, name)).next_back().or_else(|| flag_in(&self.words, name))
+    }
+
+    /// Whether a flag that needs no value is there and on.
+    pub(super) fn switch(&self, name: &str) -> bool {
+        let on = |word: &Word| {
+            let flag = word.text.strip_prefix("--").or_else(|| word.text.strip_prefix('-'));
+            flag.and_then(|flag| flag.strip_prefix(name)).is_some_and(|rest| rest.is_empty() || rest == "=true")
+        };
+        self.words.iter().any(on)
+    }
+
+    fn read(&mut self, words: &[Word], depth: usize) {
+        if let Some(after) = after_geth(words) {
+            self.names_geth = true;
+            if !is_task(after) {
+                self.nodes.push(after.to_vec());
+            }
+        }
+        self.words.extend_from_slice(words);
+        if depth == MAX_DEPTH {
+            return;
+        }
+        for Word { text, .. } in words {
+            let script = text.contains(char::is_whitespace).then_some(text.as_str());
+            for part in script.into_iter().chain(assignment(text)) {
+                split(part).iter().for_each(|words| self.read(words, depth + 1));
+            }
+        }
+    }
+}
+
+fn flag_in(words: &[Word], name: &str) -> Option<Flag> {
+    let of = |(index, word): (usize, &Word)| -> Option<Flag> {
+        let rest = word.text.strip_prefix("--").or_else(|| word.text.strip_prefix('-'))?.strip_prefix(name)?;
+        let (text, unknown) = match rest.strip_prefix('=') {
+            Some(value) => (value, word.unknown),
+            None if rest.is_empty() => {
+                words.get(index + 1).map_or(("", true), |next| (next.text.as_str(), next.unknown))
+            }
+            None => return None,
+        };
+        Some(if unknown { Flag::Unknown(text.to_owned()) } else { Flag::Value(text.to_owned()) })
+    };
+    words.iter().enumerate().filter_map(of).next_back()
+}
+
+fn is_task(words: &[Word]) -> bool {
+    words.iter().any(|word| TASKS.contains(&word.text.as_str()))
+}
+
+/// The words behind `geth`, if this command starts it.
+fn after_geth(words: &[Word]) -> Option<&[Word]> {
+    let begin =
+        words.iter().position(|word| assignment(&word.text).is_none() && !KEYWORDS.contains(&word.text.as_str()))?;
+    let command = &words[begin..];
+    // A word with blanks is a script within the command; it is read on its own.
+    let named = |word: &Word| base_name(&word.text) == "geth" && !word.text.contains(char::is_whitespace);
+    let wrapped = command.first().is_some_and(|word| WRAPPERS.contains(&base_name(&word.text)));
+    let at = command.iter().position(named).filter(|at| *at == 0 || wrapped)?;
+    command.get(at + 1..)
+}
+
+fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// What a word of the form `NAME=value` assigns.
+fn assignment(word: &str) -> Option<&str> {
+    let (name, value) = word.split_once('=')?;
+    let name = name.strip_suffix('+').unwrap_or(name);
+    let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    (begins && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn script(text: &str) -> CommandLine {
+        CommandLine::of(&json!({"command": ["sh", "-c", text]}))
+    }
+
+    fn value(text: &str) -> Option<Flag> {
+        Some(Flag::Value(text.to_owned()))
+    }
+
+    #[test]
+    fn is_a_flag_found_however_it_is_written() {
+        for args in [
+            json!(["--ipcpath=/x/geth.ipc"]),
+            json!(["--ipcpath", "/x/geth.ipc"]),
+            json!(["-ipcpath=/x/geth.ipc"]),
+            json!(["-ipcpath", "/x/geth.ipc"]),
+            json!(["--ipcpath=/early", "--http", "--ipcpath=/x/geth.ipc"]),
+        ] {
+            let list = CommandLine::of(&json!({"args": args}));
+            assert_eq!(list.flag("ipcpath"), value("/x/geth.ipc"), "{args}");
+            let words: Vec<&str> = args.as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
+            assert_eq!(script(&format!("exec geth {}", words.join(" "))).flag("ipcpath"), value("/x/geth.ipc"));
+        }
+    }
+
+    #[test]
+    fn is_geth_found_in_the_scripts_that_people_write() {
+        for text in [
+            "geth --ipcpath=/x",
+            "exec geth --ipcpath=/x",
+            "set -e; /usr/local/bin/geth --ipcpath /x",
+            "[ -d /data/geth ] || geth init --datadir /data /genesis.json && exec geth \\\n  --http \\\n  --ipcpath=/x",
+            "# don't stop\ngeth --ipcpath='/x' 2>&1 | tee /log",
+            "if true; then geth --ipcpath=\"/x\" ; fi",
+            "FOO=bar exec su-exec geth geth --http --ipcpath=/x",
+            "ARGS=\"--http --ipcpath=/x\"\nexec geth $ARGS",
+            "bash -c 'geth --ipcpath=/x'",
+            "cat > /run.sh <<'EOF'\necho don't\nexec geth --ipcpath=/x\nEOF\nsh /run.sh",
+            "cat <<-A >/a <<B > /b\none\nA\nexec geth --ipcpath=/x\nB\n",
+            "geth --ipcpath=/x --identity 'it''s me'",
+            "geth > /log --ipcpath=/x",
+            "ls /data/geth; exec geth --ipcpath=/x",
+        ] {
+            let line = script(text);
+            assert!(line.starts_a_node(), "{text}");
+            assert_eq!(line.flag("ipcpath"), value("/x"), "{text}");
+        }
+    }
+
+    #[test]
+    fn is_a_value_that_only_a_shell_knows_marked_as_unknown() {
+        for text in ["$X/geth.ipc", "${X}/geth.ipc", "\"$X\"", "$(cat /path)", "`cat /path with spaces`", "'$X'"] {
+            let flag = script(&format!("geth --ipcpath={text} --http")).flag("ipcpath");
+            // Geth itself expands variables in paths, so single quotes do not help.
+            let known = matches!(&flag, Some(Flag::Value(value)) if !value.contains('$'));
+            assert!(flag.is_some() && !known, "{text}: {flag:?}");
+        }
+        assert_eq!(
+            CommandLine::of(&json!({"args": ["--ipcpath=$(DIR)/geth.ipc"]})).flag("ipcpath"),
+            Some(Flag::Unknown("$(DIR)/geth.ipc".to_owned()))
+        );
+        assert_eq!(script("geth --ipcpath").flag("ipcpath"), Some(Flag::Unknown(String::new())));
+    }
+
+    #[test]
+    fn is_a_task_told_from_a_node() {
+        for text in ["geth attach /data/geth.ipc", "while true; do geth attach --exec eth.syncing; sleep 1; done"] {
+            assert!(script(text).names_geth && !script(text).starts_a_node(), "{text}");
+        }
+        for text in ["echo geth", "apk add geth", "/geth/start.sh", "sleep 1", "ls /data/geth"] {
+            assert!(!script(text).starts_a_node(), "{text}");
+        }
+        assert!(!CommandLine::of(&json!({"args": ["--datadir", "/data", "init", "/genesis.json"]})).starts_a_node());
+        assert!(CommandLine::of(&json!({"args": ["--syncmode", "snap", "console"]})).starts_a_node());
+        assert!(CommandLine::of(&json!({})).starts_a_node());
+        assert!(CommandLine::of(&json!({"command": ["/sbin/tini", "--", "geth"]})).starts_a_node());
+        assert!(CommandLine::of(&json!({"command": ["sh", "-c", "geth"]})).starts_a_node());
+    }
+}

@@ -1,0 +1,194 @@
+//! The sidecar container itself.
+
+use std::collections::BTreeSet;
+
+use json_patch::jsonptr::PointerBuf;
+use serde_json::{Value, json};
+use sidecar::config::{DEFAULT_HTTP_PORT, INJECTED_CONFIGMAP_NAME, env as name};
+
+use super::annotations::INJECTED;
+use super::ipc::Holder;
+use super::patch::{Edit, Misshapen, place};
+use super::{Plan, Refusal, Settings, env, user, volume};
+use crate::decision::Decision;
+
+/// Name of the container.
+pub(crate) const NAME: &str = "geth-peering";
+
+const NATIVE_LIST: &str = "initContainers";
+const CLASSIC_LIST: &str = "containers";
+
+/// Where in a pod a container stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    list: &'static str,
+    index: usize,
+}
+
+impl Place {
+    pub(super) fn pointer(&self) -> PointerBuf {
+        place(["spec", self.list, &self.index.to_string()])
+    }
+
+    pub(super) fn member(&self, field: &str) -> PointerBuf {
+        place(["spec", self.list, &self.index.to_string(), field])
+    }
+}
+
+/// The sidecar that the pod has already.
+///
+/// # Errors
+/// When a container of somebody else's has its name.
+pub(super) fn existing(pod: &Value) -> Result<Option<Place>, Refusal> {
+    let found = [NATIVE_LIST, CLASSIC_LIST].into_iter().find_map(|list| {
+        let index = pod["spec"][list].as_array()?.iter().position(|container| container["name"] == NAME)?;
+        Some(Place { list, index })
+    });
+    let Some(sidecar) = found else { return Ok(None) };
+    let container = &pod["spec"][sidecar.list][sidecar.index];
+    let marked = !pod["metadata"]["annotations"][INJECTED].is_null();
+    if marked || volume::mounts(container).any(|mount| mount["name"] == volume::TOKEN) {
+        return Ok(Some(sidecar));
+    }
+    Err(Refusal::new(
+        Decision::NameTaken,
+        format!("the pod has a container named {NAME}, which is the name of the sidecar; rename it"),
+    ))
+}
+
+/// Adds the sidecar.
+pub(super) fn add(edit: &mut Edit, sidecar: Value, native: bool) -> Result<(), Misshapen> {
+    // At the end of the list: it needs no place in front, and nobody's indices shift. Native sidecars are stopped in
+    // reverse order, so a service mesh that began before it still carries its last words.
+    edit.append(&place(["spec", if native { NATIVE_LIST } else { CLASSIC_LIST }]), sidecar)
+}
+
+/// Puts back what other webhooks, which do not know these fields, drop from a sidecar.
+pub(super) fn repair(edit: &mut Edit, sidecar: &Place) -> Result<(), Misshapen> {
+    if sidecar.list == NATIVE_LIST {
+        // Without it this is an init container that never ends, and Geth never starts.
+        edit.set(&sidecar.member("restartPolicy"), json!("Always"))?;
+    }
+    Ok(())
+}
+
+/// Whether the sidecar is to be a native one (KEP-753).
+pub(super) fn is_native(plan: &Plan<'_>, settings: &Settings) -> bool {
+    plan.overrides.native.unwrap_or(settings.native_sidecars)
+}
+
+/// Makes the sidecar for a pod.
+///
+/// # Errors
+/// When the annotation `geth-peering/patch` cannot be applied to it, or a variable it needs is not there.
+pub(super) fn build(plan: &Plan<'_>, settings: &Settings, namespace: &str) -> Result<Value, Refusal> {
+    let overrides = &plan.overrides;
+    let or = |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| default.to_owned());
+    let probe = |path: &str, period: u32, timeout: u32, failures: u32| {
+        json!({
+            "httpGet": { "path": path, "port": DEFAULT_HTTP_PORT, "scheme": "HTTP" },
+            "periodSeconds": period,
+            "timeoutSeconds": timeout,
+            "failureThreshold": failures
+        })
+    };
+    let memory_limit = or(&overrides.memory_limit, &settings.memory_limit);
+    let mut sidecar = json!({
+        "name": NAME,
+        "image": or(&overrides.image, &settings.image),
+        "imagePullPolicy": settings.image_pull_policy,
+        "env": variables(plan, settings, namespace)?,
+        "ports": [{ "name": "peering", "containerPort": DEFAULT_HTTP_PORT, "protocol": "TCP" }],
+        // All that a LimitRange usually adds, so that the pod does not change after us. No CPU limit: it would only
+        // slow down the moments in which peers are found.
+        "resources": {
+            "requests": {
+                "cpu": or(&overrides.cpu_request, &settings.cpu_request),
+                "memory": or(&overrides.memory_request, &settings.memory_request)
+            },
+            "limits": { "memory": memory_limit }
+        },
+        "securityContext": user::security_context(&plan.user),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": volume::sidecar_mounts(&plan.socket),
+        // No startupProbe: Geth is started only after a native sidecar's has passed, and this one waits for Geth.
+        "readinessProbe": probe("/readyz", 5, 2, 3),
+        "livenessProbe": probe("/livez", 10, 5, 6)
+    });
+    if is_native(plan, settings) {
+        sidecar["restartPolicy"] = json!("Always");
+    }
+    if let Some(patch) = &overrides.patch {
+        let refused = |why: String| {
+            Refusal::new(Decision::InvalidAnnotation, format!("annotation geth-peering/patch: {why}; correct it"))
+        };
+        json_patch::patch(&mut sidecar, patch).map_err(|error| refused(error.to_string()))?;
+        if sidecar["name"] != NAME {
+            return Err(refused("it changes the name of the sidecar container".to_owned()));
+        }
+    }
+    Ok(sidecar)
+}
+
+fn variables(plan: &Plan<'_>, settings: &Settings, namespace: &str) -> Result<Vec<Value>, Refusal> {
+    let overrides = &plan.overrides;
+    let configmap = settings.configmap_names.first().map_or(INJECTED_CONFIGMAP_NAME, String::as_str);
+    let literal = |name: &str, value: &str| json!({ "name": name, "value": value });
+    let mut list = vec![
+        literal(name::LOGGING, overrides.log_level.as_deref().unwrap_or(&settings.log_level)),
+        literal(name::IPC_PATH, &plan.socket.path),
+        literal(name::CONFIGMAP_NAME, overrides.configmap.as_deref().unwrap_or(configmap)),
+        literal(name::NAMESPACE, namespace),
+        // The name of a pod that has only generateName is not known yet; the kubelet will know it.
+        env::from_field(name::POD_NAME, "metadata.name"),
+        env::from_field(name::POD_UID, "metadata.uid"),
+        env::from_field(name::POD_IP, "status.podIP"),
+    ];
+    if let Some(network) = &overrides.network {
+        list.push(literal(name::NETWORK, network));
+    }
+    if let Some(number) = plan.max_peers.known {
+        list.push(literal(name::MAX_PEERS, &number.to_string()));
+    }
+    copy_for_sub_path(plan, &mut list)?;
+    Ok(list)
+}
+
+/// The directory of a mount may depend on variables of Geth's (`subPathExpr`); the same mount in the sidecar needs
+/// them too, and those that they are made of, in the same order.
+fn copy_for_sub_path(plan: &Plan<'_>, list: &mut Vec<Value>) -> Result<(), Refusal> {
+    let Holder::Theirs { mount } = &plan.socket.holder else { return Ok(()) };
+    let geth = plan.geth.container;
+    let mut needed = BTreeSet::new();
+    let mut open = references(mount["subPathExpr"].as_str().unwrap_or_default());
+    while let Some(variable) = open.pop() {
+        let refused = |why: &str| {
+            let (path, geth) = (&plan.socket.path, plan.geth.name());
+            Refusal::new(
+                Decision::IpcPathImpossible,
+                format!(
+                    "the volume with Geth's IPC socket {path} is mounted in container {geth} with a subPathExpr that \
+                     needs the variable {variable}, {why}, or put the socket into another volume"
+                ),
+            )
+        };
+        let Some(entry) = env::entry(geth, variable) else {
+            return Err(refused("which is not in that container's env; write it there"));
+        };
+        if list.iter().any(|own| own["name"] == variable && own != entry) {
+            return Err(refused("which the sidecar needs for itself; give it another name"));
+        }
+        if needed.insert(variable) {
+            open.extend(references(entry["value"].as_str().unwrap_or_default()));
+        }
+    }
+    list.retain(|own| !needed.iter().any(|name| own["name"] == *name));
+    let variables = geth["env"].as_array().into_iter().flatten();
+    list.extend(variables.filter(|entry| needed.iter().any(|name| entry["name"] == *name)).cloned());
+    Ok(())
+}
+
+/// The variables that a text refers to in Kubernetes' way, `$(NAME)`.
+fn references(text: &str) -> Vec<&str> {
+    text.split("$(").skip(1).filter_map(|rest| rest.split_once(')')).map(|(name, _)| name).collect()
+}

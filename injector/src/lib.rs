@@ -1,0 +1,19 @@
+//! The injector: a mutating webhook that puts the peering sidecar into opted-in pods.
+//!
+//! What decides is pure ([`inject`], [`workload`], [`prepare::index`], [`tls::ca`]); what acts decides nothing.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod config;
+pub mod decision;
+pub mod events;
+pub mod handler;
+pub mod inject;
+pub mod metrics;
+pub mod prepare;
+pub mod readiness;
+pub mod review;
+pub mod run;
+pub mod server;
+pub mod tls;
+pub mod workload;

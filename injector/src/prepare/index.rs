@@ -1,0 +1,327 @@
+//! What the watches show of namespaces, accounts and bindings, and what follows from it. Pure: no call, no clock.
+//!
+//! With it the request path knows without a call whether a namespace is ready.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{RoleBinding, Subject};
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::Event;
+use kube::{Resource, ResourceExt};
+
+use super::NAME;
+use crate::api::MANAGED_BY;
+
+/// The kind of subject that a pod's account is.
+pub(super) const SERVICE_ACCOUNT: &str = "ServiceAccount";
+/// The kind of role that bindings refer to.
+pub(super) const CLUSTER_ROLE: &str = "ClusterRole";
+
+/// The objects of one watch, one for each namespace.
+#[derive(Debug)]
+struct Mirror<V> {
+    current: BTreeMap<String, V>,
+    /// What a new list has brought so far; it counts once complete.
+    arriving: BTreeMap<String, V>,
+    synced: bool,
+}
+
+impl<V> Default for Mirror<V> {
+    fn default() -> Self {
+        Self { current: BTreeMap::new(), arriving: BTreeMap::new(), synced: false }
+    }
+}
+
+impl<V> Mirror<V> {
+    /// Takes an event in; `read` gives an object's namespace and what to remember of it.
+    fn see<K>(&mut self, event: Event<K>, read: impl Fn(K) -> (String, V)) {
+        match event {
+            Event::Init => self.arriving.clear(),
+            Event::InitApply(object) => self.arriving.extend([read(object)]),
+            Event::InitDone => {
+                self.current = std::mem::take(&mut self.arriving);
+                self.synced = true;
+            }
+            Event::Apply(object) => self.current.extend([read(object)]),
+            Event::Delete(object) => {
+                self.current.remove(&read(object).0);
+            }
+        }
+    }
+}
+
+/// What a namespace lacks for an account to have a sidecar's rights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing.
+    Nothing,
+    /// The ServiceAccount, the RoleBinding, or a subject in it.
+    Write,
+    /// A binding of our name, made by somebody else, gives another role; the role of a binding cannot be changed.
+    Foreign {
+        /// The role it gives.
+        role: String,
+    },
+}
+
+/// What the watches show.
+#[derive(Debug)]
+pub struct Index {
+    /// The ClusterRole that sidecars need.
+    role: String,
+    /// Labelled namespaces, and whether each is being deleted.
+    namespaces: Mirror<bool>,
+    accounts: Mirror<()>,
+    bindings: Mirror<RoleBinding>,
+    /// The accounts that the binding of a namespace had when last seen; one that is made anew has them again.
+    subjects: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Index {
+    /// One that knows nothing yet; sidecars need the ClusterRole `role`.
+    pub fn new(role: &str) -> Self {
+        Self {
+            role: role.to_owned(),
+            namespaces: Mirror::default(),
+            accounts: Mirror::default(),
+            bindings: Mirror::default(),
+            subjects: BTreeMap::new(),
+        }
+    }
+
+    /// An event of a labelled namespace.
+    pub fn see_namespace(&mut self, event: Event<PartialObjectMeta<Namespace>>) {
+        if let Event::Delete(namespace) = &event {
+            self.subjects.remove(&namespace.name_any());
+        }
+        self.namespaces.see(event, |object| (object.name_any(), object.metadata.deletion_timestamp.is_some()));
+    }
+
+    /// An event of an account of our name.
+    pub fn see_account(&mut self, event: Event<PartialObjectMeta<ServiceAccount>>) {
+        self.accounts.see(event, |object| (object.namespace().unwrap_or_default(), ()));
+    }
+
+    /// An event of a binding of our name.
+    pub fn see_binding(&mut self, event: Event<RoleBinding>) {
+        match &event {
+            Event::Apply(binding) | Event::InitApply(binding) if is_ours(binding) => self.remember(binding),
+            Event::Delete(binding) => self.forget(&binding.namespace().unwrap_or_default()),
+            _ => {}
+        }
+        self.bindings.see(event, |mut binding| {
+            binding.metadata.managed_fields = None;
+            (binding.namespace().unwrap_or_default(), binding)
+        });
+    }
+
+    fn remember(&mut self, binding: &RoleBinding) {
+        let namespace = binding.namespace().unwrap_or_default();
+        let accounts = accounts_of(binding, &namespace).map(str::to_owned).collect();
+        self.subjects.insert(namespace, accounts);
+    }
+
+    /// The binding of `namespace` is gone. Its accounts stay known only where the binding is to come back by itself.
+    fn forget(&mut self, namespace: &str) {
+        if self.namespaces.current.get(namespace) != Some(&false) {
+            self.subjects.remove(namespace);
+        }
+    }
+
+    /// Whether all watches have shown their first list.
+    pub fn is_synced(&self) -> bool {
+        self.namespaces.synced && self.accounts.synced && self.bindings.synced
+    }
+
+    /// What `namespace` needs so that `account` has a sidecar's rights.
+    pub fn need(&self, namespace: &str, account: &str) -> Need {
+        let Some(binding) = self.bindings.current.get(namespace) else { return Need::Write };
+        if !self.gives_role(binding) {
+            return if is_ours(binding) { Need::Write } else { Need::Foreign { role: binding.role_ref.name.clone() } };
+        }
+        let bound: BTreeSet<_> = accounts_of(binding, namespace).collect();
+        let complete = self.has_account(namespace) && bound.contains(NAME) && bound.contains(account);
+        if complete { Need::Nothing } else { Need::Write }
+    }
+
+    /// Whether our account exists in `namespace`.
+    pub fn has_account(&self, namespace: &str) -> bool {
+        self.accounts.current.contains_key(namespace)
+    }
+
+    /// The binding of `namespace`, if there is one.
+    pub fn binding(&self, namespace: &str) -> Option<&RoleBinding> {
+        self.bindings.current.get(namespace)
+    }
+
+    /// Whether `binding` gives the role that sidecars need.
+    pub fn gives_role(&self, binding: &RoleBinding) -> bool {
+        binding.role_ref.kind == CLUSTER_ROLE && binding.role_ref.name == self.role
+    }
+
+    /// The accounts that a binding in `namespace` has to have: ours, `account`, and those it had before.
+    pub fn wanted(&self, namespace: &str, account: &str) -> BTreeSet<String> {
+        let before = self.subjects.get(namespace).into_iter().flatten().cloned();
+        before.chain([NAME.to_owned(), account.to_owned()]).collect()
+    }
+
+    /// The labelled namespaces that have to be prepared; those being deleted take nothing any more.
+    pub fn unprepared(&self) -> Vec<String> {
+        let live = self.namespaces.current.iter().filter(|(_, deleting)| !**deleting).map(|(name, _)| name);
+        live.filter(|namespace| self.need(namespace, NAME) != Need::Nothing).cloned().collect()
+    }
+
+    /// Our account was found or made in `namespace`.
+    pub fn put_account(&mut self, namespace: &str) {
+        self.accounts.current.insert(namespace.to_owned(), ());
+    }
+
+    /// A binding was found or made.
+    pub fn put_binding(&mut self, binding: RoleBinding) {
+        self.see_binding(Event::Apply(binding));
+    }
+}
+
+/// Whether we made it.
+pub(super) fn is_ours(object: &impl Resource) -> bool {
+    let (key, value) = MANAGED_BY;
+    object.labels().get(key).is_some_and(|found| found == value)
+}
+
+/// The accounts of `namespace` among the subjects of `binding`.
+pub(super) fn accounts_of<'a>(binding: &'a RoleBinding, namespace: &'a str) -> impl Iterator<Item = &'a str> {
+    let subjects = binding.subjects.iter().flatten();
+    subjects.filter(move |subject| is_account(subject, namespace)).map(|subject| subject.name.as_str())
+}
+
+fn is_account(subject: &Subject, namespace: &str) -> bool {
+    subject.kind == SERVICE_ACCOUNT && subject.namespace.as_deref() == Some(namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const ROLE: &str = "geth-peering-sidecar";
+
+    fn from<K: serde::de::DeserializeOwned>(value: Value) -> K {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn namespace(name: &str) -> PartialObjectMeta<Namespace> {
+        from(json!({"metadata": {"name": name}}))
+    }
+
+    fn account(namespace: &str) -> PartialObjectMeta<ServiceAccount> {
+        from(json!({"metadata": {"name": NAME, "namespace": namespace}}))
+    }
+
+    fn binding(namespace: &str, role: &str, ours: bool, accounts: &[&str]) -> RoleBinding {
+        let subjects: Vec<_> = accounts
+            .iter()
+            .map(|account| json!({"kind": "ServiceAccount", "name": account, "namespace": namespace}))
+            .collect();
+        let labels =
+            if ours { json!({MANAGED_BY.0: MANAGED_BY.1}) } else { json!({"app.kubernetes.io/managed-by": "x"}) };
+        from(json!({
+            "metadata": {"name": NAME, "namespace": namespace, "labels": labels},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": subjects,
+        }))
+    }
+
+    /// An index that has seen the namespace `a`, labelled, with an account and `binding`.
+    fn index(binding: Option<RoleBinding>) -> Index {
+        let mut index = Index::new(ROLE);
+        for event in [Event::Init, Event::InitApply(namespace("a")), Event::InitDone] {
+            index.see_namespace(event);
+        }
+        for event in [Event::Init, Event::InitApply(account("a")), Event::InitDone] {
+            index.see_account(event);
+        }
+        let listed = binding.map(Event::InitApply);
+        for event in [Event::Init].into_iter().chain(listed).chain([Event::InitDone]) {
+            index.see_binding(event);
+        }
+        index
+    }
+
+    #[test]
+    fn what_does_a_namespace_need() {
+        let foreign = Need::Foreign { role: "view".into() };
+        for (what, binding, account, expected) in [
+            ("no binding", None, NAME, Need::Write),
+            ("complete", Some(binding("a", ROLE, true, &[NAME])), NAME, Need::Nothing),
+            ("an account of the user's", Some(binding("a", ROLE, true, &[NAME])), "mine", Need::Write),
+            ("that is bound", Some(binding("a", ROLE, true, &["mine", NAME])), "mine", Need::Nothing),
+            ("ours is missing", Some(binding("a", ROLE, true, &["mine"])), "mine", Need::Write),
+            ("made by hand, complete", Some(binding("a", ROLE, false, &[NAME])), NAME, Need::Nothing),
+            ("our binding of an older release", Some(binding("a", "old", true, &[NAME])), NAME, Need::Write),
+            ("somebody's binding", Some(binding("a", "view", false, &[NAME])), NAME, foreign),
+        ] {
+            assert_eq!(index(binding).need("a", account), expected, "{what}");
+        }
+        let mut index = index(Some(binding("a", ROLE, true, &[NAME])));
+        index.see_account(Event::Delete(account("a")));
+        assert_eq!(index.need("a", NAME), Need::Write, "the account is gone");
+    }
+
+    #[test]
+    fn is_an_account_of_another_namespace_no_subject() {
+        let mut binding = binding("a", ROLE, true, &[NAME]);
+        binding.subjects.iter_mut().flatten().for_each(|subject| subject.namespace = Some("b".into()));
+        assert_eq!(index(Some(binding)).need("a", NAME), Need::Write);
+    }
+
+    #[test]
+    fn which_namespaces_are_prepared_without_a_pod() {
+        let mut index = index(None);
+        assert_eq!(index.unprepared(), ["a"]);
+        let mut ending = namespace("a");
+        ending.metadata.deletion_timestamp = Some(from(json!("2026-01-01T00:00:00Z")));
+        index.see_namespace(Event::Apply(ending));
+        assert!(index.unprepared().is_empty(), "nothing can be made in a namespace that is being deleted");
+        index.see_namespace(Event::Apply(namespace("b")));
+        assert_eq!(index.unprepared(), ["b"]);
+        index.see_namespace(Event::Delete(namespace("b")));
+        assert!(index.unprepared().is_empty(), "the label was taken off");
+    }
+
+    #[test]
+    fn is_it_synced_only_after_all_three_lists() {
+        let mut index = Index::new(ROLE);
+        index.see_namespace(Event::InitDone);
+        index.see_account(Event::InitDone);
+        index.see_binding(Event::Init);
+        index.see_binding(Event::InitApply(binding("a", ROLE, true, &[NAME])));
+        assert!(!index.is_synced());
+        assert_eq!(index.need("a", NAME), Need::Write, "a list that is not complete says nothing");
+        index.see_binding(Event::InitDone);
+        assert!(index.is_synced());
+    }
+
+    #[test]
+    fn does_a_new_list_forget_what_it_does_not_hold() {
+        let mut index = index(Some(binding("a", ROLE, true, &[NAME])));
+        index.see_account(Event::Init);
+        assert_eq!(index.need("a", NAME), Need::Nothing, "until the list is complete, the old one counts");
+        index.see_account(Event::InitDone);
+        assert_eq!(index.need("a", NAME), Need::Write);
+    }
+
+    #[test]
+    fn do_the_accounts_of_a_deleted_binding_come_back_where_it_does() {
+        let wanted = |index: &Index| index.wanted("a", NAME).into_iter().collect::<Vec<_>>();
+        let before = binding("a", ROLE, true, &[NAME, "mine"]);
+        let mut labelled = index(Some(before.clone()));
+        labelled.see_binding(Event::Delete(before.clone()));
+        assert_eq!(wanted(&labelled), [NAME, "mine"]);
+
+        let mut unlabelled = index(Some(before.clone()));
+        unlabelled.see_namespace(Event::Delete(namespace("a")));
+        unlabelled.see_binding(Event::Delete(before));
+        assert_eq!(wanted(&unlabelled), [NAME], "or else a later namespace of that name would inherit them");
+    }
+}

@@ -1,0 +1,394 @@
+//! What a namespace needs so that its sidecars may do their work: a ServiceAccount, and one RoleBinding that gives it,
+//! and every other account that injected pods run under, the sidecars' role.
+//!
+//! Namespaces with the label are prepared as soon as they are seen, and again whenever something is taken away. Any
+//! other is prepared when its first pod is created, inside that request. [`index`] decides; what is here acts. Several
+//! replicas do the same at the same time: everything is idempotent, and a change is made only to the version that was
+//! read.
+
+pub mod index;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::{ObjectMeta, PartialObjectMeta};
+use kube::runtime::watcher::{self, watcher};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::api::{ApiError, CALL_DEADLINE, managed_by_us, steady, within};
+use crate::inject::{ENABLED, KEY};
+use crate::metrics::Metrics;
+use crate::readiness::Latch;
+use index::{CLUSTER_ROLE, Index, Need, SERVICE_ACCOUNT};
+
+/// Name of the ServiceAccount and of the RoleBinding in every namespace with injected pods.
+pub use crate::inject::ACCOUNT_NAME as NAME;
+/// How long a request waits for its namespace to be prepared: well below the 5 s that the API server waits for the
+/// answer, so that a slow API server costs a pod its rights for a while and not its life.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
+/// How often a change is tried that others overtake.
+const ATTEMPTS: usize = 5;
+/// The first pause after a failed preparation; doubled up to [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(300);
+
+/// Why an account does not have a sidecar's rights.
+#[derive(Debug, Error)]
+pub enum NotReady {
+    /// The API server refused or did not answer.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// Somebody else's binding has our name.
+    #[error(
+        "the RoleBinding {namespace}/{NAME} was not made by geth-peering and gives the role {found}, not {wanted}; \
+         delete or rename it, and it is made anew"
+    )]
+    Foreign {
+        /// Where it is.
+        namespace: String,
+        /// The role it gives.
+        found: String,
+        /// The role that sidecars need.
+        wanted: String,
+    },
+    /// Others change the binding all the time.
+    #[error("the RoleBinding {namespace}/{NAME} changes faster than it can be written")]
+    Contended {
+        /// Where it is.
+        namespace: String,
+    },
+    /// The preparation was not done within a request's deadline.
+    #[error("the API server did not answer within {} s", REQUEST_DEADLINE.as_secs())]
+    Late,
+    /// Nothing may be written for a dry run.
+    #[error("namespace {namespace} is not prepared yet, and a dry run changes nothing; a real request prepares it")]
+    DryRun {
+        /// Which.
+        namespace: String,
+    },
+}
+
+/// Prepares namespaces.
+pub struct Preparer {
+    client: Client,
+    role: String,
+    index: Mutex<Index>,
+    /// One preparation at a time, so that fifty pods of a new namespace cause one and not fifty.
+    turn: tokio::sync::Mutex<()>,
+    metrics: Arc<Metrics>,
+}
+
+impl Preparer {
+    /// One that binds accounts to the ClusterRole `role`.
+    pub fn new(client: Client, role: &str, metrics: Arc<Metrics>) -> Self {
+        Self { client, role: role.to_owned(), index: Mutex::new(Index::new(role)), turn: Default::default(), metrics }
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees to it, for a request, that `account` has a sidecar's rights in `namespace`. Calls nobody if it has them.
+    ///
+    /// # Errors
+    /// If it has not, and cannot get them now.
+    pub async fn ensure(&self, namespace: &str, account: &str, dry_run: bool) -> Result<(), NotReady> {
+        if self.is_ready(namespace, account)? {
+            return Ok(());
+        }
+        if dry_run {
+            return Err(NotReady::DryRun { namespace: namespace.to_owned() });
+        }
+        tokio::time::timeout(REQUEST_DEADLINE, self.prepare(namespace, account)).await.unwrap_or(Err(NotReady::Late))
+    }
+
+    fn is_ready(&self, namespace: &str, account: &str) -> Result<bool, NotReady> {
+        match self.index().need(namespace, account) {
+            Need::Nothing => Ok(true),
+            Need::Write => Ok(false),
+            Need::Foreign { role } => Err(self.foreign(namespace, role)),
+        }
+    }
+
+    fn foreign(&self, namespace: &str, found: String) -> NotReady {
+        NotReady::Foreign { namespace: namespace.to_owned(), found, wanted: self.role.clone() }
+    }
+
+    /// Watches namespaces, accounts and bindings, prepares what has to be, and opens `synced` once everything that
+    /// exists was seen. Works until it is dropped.
+    ///
+    /// # Errors
+    /// Only if a watch ends, which watches do not.
+    pub async fn run(self: Arc<Self>, synced: Latch) -> anyhow::Result<()> {
+        let labelled = watcher::Config::default().labels(&format!("{KEY}={ENABLED}"));
+        let named = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
+        let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(self.client.clone());
+        let accounts: Api<PartialObjectMeta<ServiceAccount>> = Api::all(self.client.clone());
+        let bindings: Api<RoleBinding> = Api::all(self.client.clone());
+        let mut namespaces = steady("namespaces", watcher(namespaces, labelled));
+        let mut accounts = steady("ServiceAccounts", watcher(accounts, named.clone()));
+        let mut bindings = steady("RoleBindings", watcher(bindings, named));
+        let mut pauses = Pauses::default();
+        loop {
+            let wake = self.work(&mut pauses, &synced).await;
+            let sleep = async {
+                match wake {
+                    Some(time) => tokio::time::sleep_until(time).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // What has arrived is taken in before more is done about it.
+                biased;
+                Some(event) = namespaces.next() => self.index().see_namespace(event),
+                Some(event) = accounts.next() => self.index().see_account(event),
+                Some(event) = bindings.next() => self.index().see_binding(event),
+                () = sleep => {}
+                else => anyhow::bail!("a watch of namespaces, ServiceAccounts or RoleBindings ended"),
+            }
+        }
+    }
+
+    /// Prepares one namespace that needs it. Returns when there is more to do, if nothing happens before.
+    async fn work(&self, pauses: &mut Pauses, synced: &Latch) -> Option<Instant> {
+        let unprepared = {
+            let index = self.index();
+            if !index.is_synced() {
+                return None;
+            }
+            index.unprepared()
+        };
+        synced.open();
+        let namespace = match pauses.next(&unprepared, Instant::now()) {
+            Next::Rest => return None,
+            Next::Wait(until) => return Some(until),
+            Next::Prepare(namespace) => namespace,
+        };
+        match self.prepare(&namespace, NAME).await {
+            Ok(()) => pauses.succeeded(&namespace),
+            Err(error) => {
+                tracing::warn!(%namespace, "cannot prepare the namespace: {error}");
+                pauses.failed(&namespace, Instant::now());
+            }
+        }
+        Some(Instant::now())
+    }
+
+    /// Makes what `namespace` lacks.
+    async fn prepare(&self, namespace: &str, account: &str) -> Result<(), NotReady> {
+        let _turn = self.turn.lock().await;
+        if self.is_ready(namespace, account)? {
+            return Ok(());
+        }
+        let result = self.write(namespace, account).await;
+        self.metrics.prepared(result.is_ok());
+        if result.is_ok() {
+            tracing::info!(%namespace, %account, "namespace prepared");
+        }
+        result
+    }
+
+    async fn write(&self, namespace: &str, account: &str) -> Result<(), NotReady> {
+        if !self.index().has_account(namespace) {
+            self.create_account(namespace).await?;
+        }
+        self.bind(namespace, account).await
+    }
+
+    async fn create_account(&self, namespace: &str) -> Result<(), ApiError> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let account = ServiceAccount { metadata: named_by_us(), ..ServiceAccount::default() };
+        let params = PostParams::default();
+        let call = accounts.create(&params, &account);
+        match within(CALL_DEADLINE, format!("create the ServiceAccount {namespace}/{NAME}"), call).await {
+            Err(error) if !error.is_already_exists() => Err(error),
+            _ => {
+                self.index().put_account(namespace);
+                Ok(())
+            }
+        }
+    }
+
+    async fn bind(&self, namespace: &str, account: &str) -> Result<(), NotReady> {
+        let bindings: Api<RoleBinding> = Api::namespaced(self.client.clone(), namespace);
+        let accounts = self.index().wanted(namespace, account);
+        let mut known = self.index().binding(namespace).cloned();
+        for _ in 0..ATTEMPTS {
+            let written = match &known {
+                None => self.create_binding(&bindings, namespace, &accounts).await,
+                Some(binding) if self.index().gives_role(binding) => {
+                    match with_accounts(binding, namespace, &accounts) {
+                        None => Ok(binding.clone()),
+                        Some(subjects) => change_subjects(&bindings, binding, namespace, &subjects).await,
+                    }
+                }
+                Some(binding) if index::is_ours(binding) => {
+                    delete_binding(&bindings, binding, namespace).await?;
+                    known = None;
+                    continue;
+                }
+                Some(binding) => return Err(self.foreign(namespace, binding.role_ref.name.clone())),
+            };
+            match written {
+                Ok(binding) => {
+                    self.index().put_binding(binding);
+                    return Ok(());
+                }
+                Err(error) if error.is_already_exists() || error.is_conflict() || is_gone(&error, known.is_some()) => {
+                    let what = format!("read the RoleBinding {namespace}/{NAME}");
+                    known = within(CALL_DEADLINE, what, bindings.get_opt(NAME)).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(NotReady::Contended { namespace: namespace.to_owned() })
+    }
+
+    async fn create_binding(
+        &self,
+        bindings: &Api<RoleBinding>,
+        namespace: &str,
+        accounts: &BTreeSet<String>,
+    ) -> Result<RoleBinding, ApiError> {
+        let binding = RoleBinding {
+            metadata: named_by_us(),
+            role_ref: RoleRef {
+                api_group: "rbac.authorization.k8s.io".to_owned(),
+                kind: CLUSTER_ROLE.to_owned(),
+                name: self.role.clone(),
+            },
+            subjects: Some(accounts.iter().map(|account| subject(namespace, account)).collect()),
+        };
+        let params = PostParams::default();
+        let call = bindings.create(&params, &binding);
+        within(CALL_DEADLINE, format!("create the RoleBinding {namespace}/{NAME}"), call).await
+    }
+}
+
+/// A binding that was there a moment ago is not any more; a missing namespace looks the same, but only on creation.
+fn is_gone(error: &ApiError, existed: bool) -> bool {
+    existed && error.is_not_found()
+}
+
+/// Adds subjects to exactly the version that was read, and leaves every other field to its owner.
+async fn change_subjects(
+    bindings: &Api<RoleBinding>,
+    binding: &RoleBinding,
+    namespace: &str,
+    subjects: &[Subject],
+) -> Result<RoleBinding, ApiError> {
+    let patch = json!({
+        "metadata": {"resourceVersion": binding.resource_version()},
+        "subjects": subjects,
+    });
+    let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+    let call = bindings.patch(NAME, &params, &patch);
+    within(CALL_DEADLINE, format!("change the RoleBinding {namespace}/{NAME}"), call).await
+}
+
+/// Deletes exactly the binding that was read; that it is gone already is as good.
+async fn delete_binding(bindings: &Api<RoleBinding>, binding: &RoleBinding, namespace: &str) -> Result<(), ApiError> {
+    tracing::info!(%namespace, role = %binding.role_ref.name, "the RoleBinding gives an outdated role; making it anew");
+    let params = DeleteParams {
+        preconditions: Some(Preconditions { uid: binding.uid(), resource_version: binding.resource_version() }),
+        ..DeleteParams::default()
+    };
+    let what = format!("delete the RoleBinding {namespace}/{NAME}, whose role is outdated");
+    match within(CALL_DEADLINE, what, bindings.delete(NAME, &params)).await {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The subjects of `binding` and `accounts`, each once; `None` if it has them all.
+fn with_accounts(binding: &RoleBinding, namespace: &str, accounts: &BTreeSet<String>) -> Option<Vec<Subject>> {
+    let bound: BTreeSet<_> = index::accounts_of(binding, namespace).collect();
+    let lacking: Vec<_> = accounts.iter().filter(|account| !bound.contains(account.as_str())).collect();
+    if lacking.is_empty() {
+        return None;
+    }
+    let mut subjects = binding.subjects.clone().unwrap_or_default();
+    subjects.extend(lacking.into_iter().map(|account| subject(namespace, account)));
+    Some(subjects)
+}
+
+fn subject(namespace: &str, account: &str) -> Subject {
+    Subject {
+        kind: SERVICE_ACCOUNT.to_owned(),
+        name: account.to_owned(),
+        namespace: Some(namespace.to_owned()),
+        api_group: None,
+    }
+}
+
+fn named_by_us() -> ObjectMeta {
+    ObjectMeta { name: Some(NAME.to_owned()), labels: Some(managed_by_us()), ..ObjectMeta::default() }
+}
+
+/// When namespaces whose preparation failed may be tried again.
+#[derive(Debug, Default)]
+struct Pauses {
+    waiting: BTreeMap<String, (Duration, Instant)>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Next {
+    Prepare(String),
+    Wait(Instant),
+    Rest,
+}
+
+impl Pauses {
+    /// What to do at `now` about `unprepared` namespaces; the others are forgotten.
+    fn next(&mut self, unprepared: &[String], now: Instant) -> Next {
+        self.waiting.retain(|namespace, _| unprepared.contains(namespace));
+        let until = |namespace: &String| self.waiting.get(namespace).map_or(now, |(_, until)| *until);
+        match unprepared.iter().min_by_key(|namespace| until(namespace)) {
+            None => Next::Rest,
+            Some(namespace) if until(namespace) <= now => Next::Prepare(namespace.clone()),
+            Some(namespace) => Next::Wait(until(namespace)),
+        }
+    }
+
+    fn failed(&mut self, namespace: &str, now: Instant) {
+        let pause = self.waiting.get(namespace).map_or(FIRST_PAUSE, |(pause, _)| (*pause * 2).min(MAX_PAUSE));
+        self.waiting.insert(namespace.to_owned(), (pause, now + pause));
+    }
+
+    fn succeeded(&mut self, namespace: &str) {
+        self.waiting.remove(namespace);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_a_failed_namespace_tried_ever_less_often_and_never_in_the_way_of_others() {
+        let (mut pauses, start) = (Pauses::default(), Instant::now());
+        let (a, b) = ("a".to_owned(), "b".to_owned());
+        let both = [a.clone(), b.clone()];
+        pauses.failed(&a, start);
+        assert_eq!(pauses.next(&both, start), Next::Prepare(b.clone()));
+        pauses.failed(&b, start);
+        assert_eq!(pauses.next(&both, start), Next::Wait(start + FIRST_PAUSE));
+        assert_eq!(pauses.next(&both, start + FIRST_PAUSE), Next::Prepare(a.clone()));
+        for _ in 0..20 {
+            pauses.failed(&a, start);
+        }
+        pauses.succeeded(&b);
+        assert_eq!(pauses.next(std::slice::from_ref(&a), start), Next::Wait(start + MAX_PAUSE));
+        assert_eq!(pauses.next(&[], start), Next::Rest);
+        assert_eq!(pauses.next(std::slice::from_ref(&a), start), Next::Prepare(a), "it was away, so it begins anew");
+    }
+}

@@ -1,0 +1,321 @@
+//! The AdmissionReview as it comes in and as it goes out.
+//!
+//! Only what the injector needs is read; the object itself stays raw JSON, so that fields this build knows nothing of
+//! are neither lost nor judged. The answer is written by hand as well: its patch has to be base64 of the JSON Patch
+//! (`k8s.io/api/admission/v1`, `AdmissionResponse.patch` is `[]byte`).
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::inject::Outcome;
+
+/// The only version there is since Kubernetes 1.22.
+const API_VERSION: &str = "admission.k8s.io/v1";
+const KIND: &str = "AdmissionReview";
+
+/// HTTP status code of every refusal. Not 422: `kubectl apply --force` takes that one as a reason to delete the object.
+const DENIED: u16 = 403;
+
+/// Begins every warning, so that people know whom it comes from: `kubectl` prints no sender.
+const WARNING_PREFIX: &str = "geth-peering: ";
+
+/// What is being done to the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Operation {
+    /// The object is new.
+    Create,
+    /// The object changes.
+    Update,
+    /// The object goes.
+    Delete,
+    /// A connection to the object, such as `kubectl exec`.
+    Connect,
+}
+
+/// One question of the API server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Review {
+    /// Echoed in the answer.
+    pub api_version: String,
+    /// Identifies the question; the answer must carry the same.
+    pub uid: String,
+    /// Kind of the object, such as `Pod`.
+    pub kind: String,
+    /// Resource of the request, such as `pods`.
+    pub resource: String,
+    /// Subresource, such as `scale`; empty for the object itself.
+    pub sub_resource: String,
+    /// Namespace of the object; the object itself may not say it yet.
+    pub namespace: String,
+    /// Name of the object; empty when the API server is to make one from `generateName`.
+    pub name: String,
+    /// What is being done.
+    pub operation: Operation,
+    /// True if nothing may be written anywhere on behalf of this request.
+    pub dry_run: bool,
+    /// Who asks.
+    pub username: String,
+    /// The object as it shall become; null on deletion.
+    pub object: Value,
+    /// The object as it is; null on creation.
+    pub old_object: Value,
+}
+
+/// Why a body is no review. The HTTP answer is 400.
+#[derive(Debug, Error)]
+pub enum ReviewError {
+    /// Not JSON, or not of the shape of a review.
+    #[error("the body is not an AdmissionReview: {0}")]
+    Shape(#[from] serde_json::Error),
+    /// A review of a version or kind that this webhook does not speak.
+    #[error("expected apiVersion {API_VERSION}, kind {KIND}, got apiVersion {api_version:?}, kind {kind:?}")]
+    Version {
+        /// The body's `apiVersion`.
+        api_version: String,
+        /// The body's `kind`.
+        kind: String,
+    },
+    /// An answer instead of a question.
+    #[error("the AdmissionReview has no request")]
+    NoRequest,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+    request: Option<Request>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request {
+    uid: String,
+    #[serde(default)]
+    kind: GroupVersionKind,
+    #[serde(default)]
+    resource: GroupVersionResource,
+    #[serde(default)]
+    sub_resource: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    namespace: String,
+    operation: Operation,
+    #[serde(default)]
+    user_info: UserInfo,
+    #[serde(default)]
+    object: Value,
+    #[serde(default)]
+    old_object: Value,
+    #[serde(default)]
+    dry_run: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+struct GroupVersionKind {
+    kind: String,
+}
+
+#[derive(Default, Deserialize)]
+struct GroupVersionResource {
+    resource: String,
+}
+
+#[derive(Default, Deserialize)]
+struct UserInfo {
+    #[serde(default)]
+    username: String,
+}
+
+impl Review {
+    /// Reads a request body.
+    ///
+    /// # Errors
+    /// When the body is not a question of a version that this webhook speaks.
+    pub fn parse(body: &[u8]) -> Result<Self, ReviewError> {
+        let Envelope { api_version, kind, request } = serde_json::from_slice(body)?;
+        if api_version != API_VERSION || kind != KIND {
+            return Err(ReviewError::Version { api_version, kind });
+        }
+        let request = request.ok_or(ReviewError::NoRequest)?;
+        Ok(Self {
+            api_version,
+            uid: request.uid,
+            kind: request.kind.kind,
+            resource: request.resource.resource,
+            sub_resource: request.sub_resource,
+            namespace: request.namespace,
+            name: request.name,
+            operation: request.operation,
+            dry_run: request.dry_run.unwrap_or(false),
+            username: request.user_info.username,
+            object: request.object,
+            old_object: request.old_object,
+        })
+    }
+}
+
+/// One answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Response(Value);
+
+impl Response {
+    /// The answer that an outcome amounts to.
+    #[must_use]
+    pub fn new(review: &Review, outcome: &Outcome) -> Self {
+        let mut response = json!({ "uid": review.uid, "allowed": !outcome.denied });
+        if outcome.denied {
+            let message = outcome.message.clone().unwrap_or_else(|| outcome.decision.word().to_owned());
+            response["status"] =
+                json!({ "status": "Failure", "code": DENIED, "reason": "Forbidden", "message": message });
+        } else if !outcome.patch.is_empty() {
+            response["patchType"] = json!("JSONPatch");
+            response["patch"] = json!(BASE64.encode(outcome.patch.to_string()));
+        }
+        if !outcome.audit.is_empty() {
+            response["auditAnnotations"] = json!(outcome.audit);
+        }
+        let answer = Self(json!({ "apiVersion": review.api_version, "kind": KIND, "response": response }));
+        outcome.warnings.iter().fold(answer, |answer, warning| answer.with_warning(warning))
+    }
+
+    /// Lets the object pass as it is.
+    #[must_use]
+    pub fn allow(review: &Review) -> Self {
+        let response = json!({ "uid": review.uid, "allowed": true });
+        Self(json!({ "apiVersion": review.api_version, "kind": KIND, "response": response }))
+    }
+
+    /// Adds a sentence that `kubectl` and other clients show to whoever made the request.
+    #[must_use]
+    pub fn with_warning(mut self, warning: &str) -> Self {
+        let sentence = json!(format!("{WARNING_PREFIX}{warning}"));
+        match &mut self.0["response"]["warnings"] {
+            Value::Array(warnings) => warnings.push(sentence),
+            absent => *absent = json!([sentence]),
+        }
+        self
+    }
+
+    /// The body of the HTTP answer, whose status is 200 whatever was decided.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.0.to_string().into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::Decision;
+    use json_patch::Patch;
+
+    fn body() -> Value {
+        json!({
+            "apiVersion": "admission.k8s.io/v1",
+            "kind": "AdmissionReview",
+            "fieldOfTomorrow": true,
+            "request": {
+                "uid": "8a1f",
+                "kind": {"group": "", "version": "v1", "kind": "Pod"},
+                "resource": {"group": "", "version": "v1", "resource": "pods"},
+                "namespace": "chain",
+                "operation": "CREATE",
+                "userInfo": {"username": "system:serviceaccount:kube-system:statefulset-controller", "groups": []},
+                "object": {"metadata": {"generateName": "geth-"}, "spec": {"tomorrow": [1]}},
+                "oldObject": null,
+                "dryRun": true,
+                "options": {"kind": "CreateOptions"}
+            }
+        })
+    }
+
+    fn parse(body: &Value) -> Result<Review, ReviewError> {
+        Review::parse(body.to_string().as_bytes())
+    }
+
+    fn answer(outcome: &Outcome) -> Value {
+        serde_json::from_slice(&Response::new(&parse(&body()).unwrap(), outcome).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn is_a_review_of_the_api_server_understood() {
+        let review = parse(&body()).unwrap();
+        assert_eq!((review.uid.as_str(), review.kind.as_str(), review.resource.as_str()), ("8a1f", "Pod", "pods"));
+        assert_eq!((review.namespace.as_str(), review.name.as_str()), ("chain", ""));
+        assert_eq!(review.operation, Operation::Create);
+        assert!(review.dry_run);
+        assert!(review.username.ends_with("statefulset-controller"));
+        assert_eq!(review.object["spec"]["tomorrow"], json!([1]));
+        assert_eq!(review.old_object, Value::Null);
+    }
+
+    #[test]
+    fn is_a_body_that_is_no_question_an_error_and_not_a_pass() {
+        let with = |pointer: &str, value: Value| {
+            let mut body = body();
+            *body.pointer_mut(pointer).unwrap() = value;
+            parse(&body).unwrap_err()
+        };
+        assert!(matches!(Review::parse(b"\xff\xfe").unwrap_err(), ReviewError::Shape(_)));
+        assert!(matches!(Review::parse(b"[]").unwrap_err(), ReviewError::Shape(_)));
+        assert!(matches!(with("/request", Value::Null), ReviewError::NoRequest));
+        assert!(matches!(with("/request/operation", json!("EAT")), ReviewError::Shape(_)));
+        assert!(matches!(with("/apiVersion", json!("admission.k8s.io/v1beta1")), ReviewError::Version { .. }));
+        assert!(matches!(with("/kind", json!("Pod")), ReviewError::Version { .. }));
+        assert!(with("/apiVersion", json!("v2")).to_string().contains("admission.k8s.io/v1"));
+    }
+
+    #[test]
+    fn does_the_patch_travel_as_base64_of_a_json_patch() {
+        let operations = json!([{"op": "add", "path": "/metadata/labels", "value": {"a/b": "c"}}]);
+        let patch: Patch = serde_json::from_value(operations.clone()).unwrap();
+        let outcome = Outcome {
+            patch,
+            warnings: vec!["look here".into()],
+            audit: [("decision".to_owned(), "injected".to_owned())].into(),
+            ..Outcome::unchanged(Decision::Injected)
+        };
+        let answer = answer(&outcome);
+        assert_eq!(
+            (&answer["apiVersion"], &answer["kind"]),
+            (&json!("admission.k8s.io/v1"), &json!("AdmissionReview"))
+        );
+        let response = &answer["response"];
+        assert_eq!((&response["uid"], &response["allowed"]), (&json!("8a1f"), &json!(true)));
+        assert_eq!(response["patchType"], "JSONPatch");
+        let decoded = BASE64.decode(response["patch"].as_str().unwrap()).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&decoded).unwrap(), operations);
+        assert_eq!(response["warnings"], json!(["geth-peering: look here"]));
+        assert_eq!(response["auditAnnotations"], json!({"decision": "injected"}));
+    }
+
+    #[test]
+    fn does_a_refusal_carry_its_sentence_and_no_patch() {
+        let outcome = Outcome {
+            denied: true,
+            message: Some("write it so".into()),
+            ..Outcome::unchanged(Decision::NoGethContainer)
+        };
+        let response = &answer(&outcome)["response"];
+        assert_eq!(response["allowed"], false);
+        assert_eq!(response["status"]["message"], "write it so");
+        assert_eq!(response["status"]["code"], 403);
+        assert_eq!((response.get("patch"), response.get("patchType")), (None, None));
+    }
+
+    #[test]
+    fn is_an_answer_without_patch_free_of_a_patch_type() {
+        let response = &answer(&Outcome::unchanged(Decision::AlreadyInjected))["response"];
+        // The API server refuses a patchType without a patch.
+        assert_eq!((response.get("patch"), response.get("patchType")), (None, None));
+    }
+}

@@ -1,0 +1,222 @@
+//! Listening and serving: TLS for the API server's requests, plain HTTP for probes and metrics.
+//!
+//! A client that is slow, silent or greedy costs one bounded connection and nothing else.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::handler::Webhook;
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+use crate::review::ReviewError;
+
+/// The largest request body. API servers take objects of up to 3 MiB (apiserver `server/config.go`,
+/// `MaxRequestBodyBytes`), and a review of an update holds two of them.
+pub const MAX_BODY: usize = 8 * 1024 * 1024;
+/// Every request is answered within this: the API server waits for 5 s, as the chart tells it to, and
+/// an answer in words helps more than its own "context deadline exceeded".
+const REQUEST_DEADLINE: Duration = Duration::from_secs(4);
+/// How long a TLS handshake may take.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long an HTTP/1.1 client may take to send the head of a request, and how long it may idle.
+const HEAD_DEADLINE: Duration = Duration::from_secs(60);
+/// How often an idle HTTP/2 client is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// How long it may take to answer that.
+const PING_DEADLINE: Duration = Duration::from_secs(10);
+/// How many connections may be open on one port. An API server needs one or two.
+const MAX_CONNECTIONS: usize = 512;
+/// How long accepting rests after a failure, which mostly is a want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The webhooks.
+pub fn router(webhook: Arc<Webhook>) -> Router {
+    Router::new()
+        .route("/mutate/pods", post(mutate_pods))
+        .route("/mutate/workloads", post(mutate_workloads))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(answer_in_time))
+        .with_state(webhook)
+}
+
+async fn mutate_pods(State(webhook): State<Arc<Webhook>>, body: Bytes) -> Response {
+    answer(webhook.mutate_pods(&body).await)
+}
+
+async fn mutate_workloads(State(webhook): State<Arc<Webhook>>, body: Bytes) -> Response {
+    answer(webhook.mutate_workloads(&body))
+}
+
+fn answer(result: Result<Vec<u8>, ReviewError>) -> Response {
+    match result {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => {
+            tracing::warn!("a request that is no admission review: {error}");
+            (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response()
+        }
+    }
+}
+
+async fn answer_in_time(request: Request, next: Next) -> Response {
+    let late = |_| (StatusCode::GATEWAY_TIMEOUT, "the injector could not answer in time\n").into_response();
+    tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await.unwrap_or_else(late)
+}
+
+/// What the plain port shows.
+pub struct Inside {
+    /// Behind `/readyz`.
+    pub readiness: Arc<Readiness>,
+    /// Behind `/metrics`.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Probes and metrics.
+pub fn plain_router(inside: Arc<Inside>) -> Router {
+    Router::new()
+        // Whoever can answer is alive: everything that could hang has a deadline, and everything that ends, ends the
+        // process.
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(inside)
+}
+
+async fn readyz(State(inside): State<Arc<Inside>>) -> Response {
+    let missing = inside.readiness.missing();
+    if missing.is_empty() {
+        "ok\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join(", "))).into_response()
+    }
+}
+
+async fn metrics(State(inside): State<Arc<Inside>>) -> Response {
+    match inside.metrics.text() {
+        Ok(text) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// A port that is taken, so that a port in use is an error at start and not a silent absence.
+pub struct Bound {
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Bound {
+    /// Listens on `port` of every address; with `tls`, only TLS is spoken.
+    ///
+    /// # Errors
+    /// If the port cannot be had.
+    pub async fn bind(port: u16, tls: Option<Arc<rustls::ServerConfig>>) -> anyhow::Result<Self> {
+        // The first takes IPv4 as well, but is not to be had where the kernel knows no IPv6.
+        let both = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
+        let listener = TcpListener::bind(&both[..]).await.with_context(|| format!("cannot listen on port {port}"))?;
+        Ok(Self { listener, tls: tls.map(TlsAcceptor::from) })
+    }
+
+    /// The address that was taken.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    pub fn address(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.listener.local_addr()?)
+    }
+
+    /// Serves `router` until `stop`; then tells every client to go (HTTP/2: GOAWAY, HTTP/1.1: Connection: close), and
+    /// gives requests that are under way up to `drain` to finish.
+    pub async fn serve(self, router: Router, stop: CancellationToken, drain: Duration) {
+        let Self { listener, tls } = self;
+        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let graceful = GracefulShutdown::new();
+        let accepting = async {
+            loop {
+                // Never closed, so there is always a permit to come.
+                let Ok(permit) = connections.clone().acquire_owned().await else { return };
+                match listener.accept().await {
+                    Ok((stream, _)) => {
+                        let (router, watcher, stop) = (router.clone(), graceful.watcher(), stop.clone());
+                        let tls = tls.clone();
+                        tokio::spawn(async move {
+                            connection(stream, tls, router, watcher, stop).await;
+                            drop(permit);
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = accepting => {}
+        }
+        drop(listener);
+        if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+            tracing::warn!("requests are still under way after {} s; leaving them", drain.as_secs());
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    watcher: Watcher,
+    stop: CancellationToken,
+) {
+    // Answers are small and wanted at once.
+    let _best_effort = stream.set_nodelay(true);
+    let Some(tls) = tls else { return http(stream, false, router, watcher).await };
+    let handshake = tokio::time::timeout(HANDSHAKE_DEADLINE, tls.accept(stream));
+    let shaken = tokio::select! {
+        shaken = handshake => shaken,
+        // Nothing was asked yet, so nobody is owed an answer.
+        () = stop.cancelled() => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => {
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            http(stream, is_http2, router, watcher).await;
+        }
+        // Port scanners and probes of load balancers do this all day.
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => tracing::debug!("TLS handshake took too long"),
+    }
+}
+
+/// Serves one connection. The protocol is settled beforehand: finding out by looking at the first bytes has no deadline.
+async fn http(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, http2: bool, router: Router, watcher: Watcher) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_DEADLINE);
+    let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "connection ended");
+    }
+}

@@ -1,0 +1,41 @@
+//! The serving certificate as rustls asks for it, exchangeable at any moment.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+/// Holds the certificate that new connections get. Connections that are open keep theirs.
+#[derive(Debug, Default)]
+pub struct Resolver {
+    current: RwLock<Option<Arc<CertifiedKey>>>,
+}
+
+impl Resolver {
+    /// From now on, `key` is served.
+    pub fn serve(&self, key: Arc<CertifiedKey>) {
+        // Nothing panics while it holds the lock, and an Option is whole at any time anyway.
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(key);
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, with the certificate that `resolver` holds.
+///
+/// # Errors
+/// If rustls refuses its own defaults.
+pub fn server_config(resolver: Arc<Resolver>) -> Result<ServerConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(resolver);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}

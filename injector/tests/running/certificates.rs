@@ -1,0 +1,165 @@
+//! The authority, the bundle and the certificates of running replicas.
+
+use std::sync::Arc;
+
+use fakes::apiserver::{ApiServer, Verb};
+use injector::tls::ca::{Leaf, Material, OVERLAP};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::json;
+
+use crate::support::*;
+
+const SERVICE: &str = "geth-peering-injector";
+
+fn stored(server: &ApiServer, key: &str) -> Option<String> {
+    let secret: Secret = server.get(OWN_NAMESPACE, CA_SECRET)?;
+    Some(String::from_utf8(secret.data?.get(key)?.0.clone()).unwrap())
+}
+
+fn put_secret(server: &ApiServer, entries: &[(&str, &str)]) {
+    let entries: std::collections::BTreeMap<_, _> = entries.iter().copied().collect();
+    let data =
+        entries.into_iter().map(|(key, value)| (key.to_owned(), k8s_openapi::ByteString(value.as_bytes().to_vec())));
+    server.put(&Secret {
+        data: Some(data.collect()),
+        ..object(json!({"metadata": {"name": CA_SECRET, "namespace": OWN_NAMESPACE, "labels": {"kept": "yes"}}}))
+    });
+}
+
+fn put_authority(server: &ApiServer, made: Timestamp) -> Material {
+    let material = Material::make(made, SERVICE, None).unwrap();
+    put_secret(server, &[("ca.crt", &material.current.certificate), ("ca.key", &material.current.key)]);
+    material
+}
+
+async fn is_trusted(replica: &Replica, bundle: &str) -> bool {
+    replica.connect(bundle, b"h2").await.is_ok()
+}
+
+#[tokio::test]
+async fn does_an_installation_need_nobody_to_make_certificates() {
+    let server = cluster();
+    let replica = Replica::start(&server).await;
+    assert!(is_trusted(&replica, &bundle(&server).unwrap()).await);
+    assert_eq!(bundle(&server), stored(&server, "ca.crt"));
+
+    let secret: Secret = server.get(OWN_NAMESPACE, CA_SECRET).unwrap();
+    let owner = secret.metadata.owner_references.unwrap().remove(0);
+    assert_eq!((owner.kind.as_str(), owner.name.as_str()), ("Deployment", SERVICE), "so that uninstalling removes it");
+    let expiry = replica.metric("geth_peering_injector_certificate_expiry_timestamp_seconds").await.unwrap();
+    let day = Timestamp::now().as_second() as f64 + 24.0 * 3600.0;
+    assert!((expiry - day).abs() < 3600.0, "{expiry}");
+}
+
+#[tokio::test]
+async fn do_replicas_that_start_together_end_with_one_authority() {
+    let server = cluster();
+    let (a, b) = tokio::join!(Replica::start(&server), Replica::start(&server));
+    let c = Replica::start(&server).await;
+    for replica in [&a, &b, &c] {
+        assert!(is_trusted(replica, &bundle(&server).unwrap()).await);
+    }
+    assert_eq!(bundle(&server), stored(&server, "ca.crt"));
+}
+
+#[tokio::test]
+async fn do_replicas_that_see_an_old_authority_together_replace_it_once() {
+    let server = cluster();
+    let old = put_authority(&server, Timestamp::now() - SignedDuration::from_hours(300 * 24));
+    let (a, b) = tokio::join!(Replica::start(&server), Replica::start(&server));
+    let expected = format!("{}{}", stored(&server, "ca.crt").unwrap(), old.current.certificate);
+    assert_eq!(bundle(&server), Some(expected.clone()));
+    assert!(is_trusted(&a, &expected).await && is_trusted(&b, &expected).await);
+}
+
+#[tokio::test]
+async fn does_a_bundle_come_back_that_an_upgrade_wiped() {
+    let server = cluster();
+    let replica = Replica::start(&server).await;
+    let before = bundle(&server).unwrap();
+    put_configuration(&server);
+    until("the bundle is back", async || bundle(&server).as_ref() == Some(&before)).await;
+    server.delete::<MutatingWebhookConfiguration>("", CONFIGURATION);
+    put_configuration(&server);
+    until("and in a new configuration too", async || bundle(&server).as_ref() == Some(&before)).await;
+    assert!(is_trusted(&replica, &before).await);
+    assert_eq!(server.count(Verb::Update, "mutatingwebhookconfigurations"), 0, "it is only ever patched");
+}
+
+#[tokio::test]
+async fn is_an_old_authority_replaced_and_trusted_for_a_while() {
+    let server = cluster();
+    let old = put_authority(&server, Timestamp::now() - SignedDuration::from_hours(300 * 24));
+    let replica = Replica::start(&server).await;
+    let new = stored(&server, "ca.crt").unwrap();
+    assert_ne!(new, old.current.certificate);
+    assert_eq!(stored(&server, "previous.crt").as_ref(), Some(&old.current.certificate));
+    assert_eq!(bundle(&server).unwrap(), format!("{new}{}", old.current.certificate));
+    assert!(is_trusted(&replica, &new).await);
+    let secret: Secret = server.get(OWN_NAMESPACE, CA_SECRET).unwrap();
+    assert_eq!(secret.metadata.labels.unwrap()["kept"], "yes", "what others wrote stays");
+}
+
+#[tokio::test]
+async fn does_trust_in_a_replaced_authority_end() {
+    let server = cluster();
+    let current = Material::make(Timestamp::now() - OVERLAP - OVERLAP, SERVICE, None).unwrap().current;
+    let previous = Material::make(Timestamp::now(), SERVICE, None).unwrap().current;
+    put_secret(
+        &server,
+        &[("ca.crt", &current.certificate), ("ca.key", &current.key), ("previous.crt", &previous.certificate)],
+    );
+    let _replica = Replica::start(&server).await;
+    until("only the current one", async || bundle(&server).as_ref() == Some(&current.certificate)).await;
+    assert_eq!(stored(&server, "previous.crt"), None);
+}
+
+#[tokio::test]
+async fn is_a_secret_that_nobody_can_use_replaced() {
+    let server = cluster();
+    put_secret(&server, &[("ca.crt", "garbage"), ("tls.key", "x")]);
+    let replica = Replica::start(&server).await;
+    assert!(is_trusted(&replica, &bundle(&server).unwrap()).await);
+    assert_eq!(bundle(&server), stored(&server, "ca.crt"));
+}
+
+#[tokio::test]
+async fn does_every_call_work_while_the_secret_is_deleted_and_made_anew() {
+    let server = cluster();
+    let replica = Replica::start(&server).await;
+    let (open, before) = (replica.api_server(&server).await, bundle(&server).unwrap());
+    server.delete::<Secret>(OWN_NAMESPACE, CA_SECRET);
+    until("a new authority", async || {
+        let now = bundle(&server).unwrap();
+        assert!(is_trusted(&replica, &now).await, "at no time is the certificate unknown to API servers");
+        now != before
+    })
+    .await;
+    assert!(bundle(&server).unwrap().ends_with(&before), "the old one is trusted on");
+    let pod = geth_pod(json!({"geth-peering": "enabled"}));
+    patched(pod.clone(), &open.review("/mutate/pods", &review("chain", pod)).await);
+}
+
+#[tokio::test]
+async fn does_a_new_certificate_leave_open_connections_alone() {
+    use injector::tls::resolver::{Resolver, server_config};
+    let names = [SERVER_NAME.to_owned()];
+    let (old, new) = [(); 2].map(|()| Material::make(Timestamp::now(), SERVICE, None).unwrap()).into();
+    let resolver = Arc::new(Resolver::default());
+    let config = Arc::new(server_config(resolver.clone()).unwrap());
+    let bound = injector::server::Bound::bind(0, Some(config)).await.unwrap();
+    let address = local(bound.address().unwrap());
+    let router = axum::Router::new().route("/", axum::routing::post(|| async { "here" }));
+    let stop = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(bound.serve(router, stop.clone(), std::time::Duration::ZERO));
+
+    assert!(connect(address, &old.bundle(), b"h2").await.is_err(), "without a certificate there is no handshake");
+    resolver.serve(Leaf::mint(Timestamp::now(), &old.current, &names).unwrap().key);
+    let open = Client::new(connect(address, &old.bundle(), b"h2").await.unwrap()).await;
+    resolver.serve(Leaf::mint(Timestamp::now(), &new.current, &names).unwrap().key);
+    assert_eq!(open.post("/", "").await.1, "here", "the open connection goes on");
+    assert!(connect(address, &old.bundle(), b"h2").await.is_err(), "new ones get the new certificate");
+    assert!(connect(address, &new.bundle(), b"h2").await.is_ok());
+}

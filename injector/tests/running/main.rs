@@ -1,0 +1,13 @@
+//! The injector as a whole, against an API server in memory: real ports, real TLS, everything running.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests shall fail where something is wrong"
+)]
+
+mod admission;
+mod certificates;
+mod namespaces;
+mod stopping;
+mod support;

@@ -1,0 +1,219 @@
+//! What the injector makes in namespaces, when, and what it leaves alone.
+
+use fakes::apiserver::{ApiServer, Fault, Verb};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+const NAME: &str = "geth-peering";
+
+/// The accounts that the binding of `namespace` gives a sidecar's rights.
+fn bound(server: &ApiServer, namespace: &str) -> Vec<String> {
+    let Some(binding) = server.get::<RoleBinding>(namespace, NAME) else { return Vec::new() };
+    if binding.role_ref.name != ROLE {
+        return Vec::new();
+    }
+    let mut names: Vec<_> = binding.subjects.into_iter().flatten().map(|subject| subject.name).collect();
+    names.sort();
+    names
+}
+
+fn is_prepared(server: &ApiServer, namespace: &str) -> bool {
+    server.get::<ServiceAccount>(namespace, NAME).is_some() && bound(server, namespace).contains(&NAME.to_owned())
+}
+
+async fn until_prepared(server: &ApiServer, namespace: &str) {
+    until("the namespace is prepared", async || is_prepared(server, namespace)).await;
+}
+
+fn put_binding(server: &ApiServer, namespace: &str, role: &str, labels: Value, subjects: Value) {
+    server.put::<RoleBinding>(&object(json!({
+        "metadata": {"name": NAME, "namespace": namespace, "labels": labels},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": subjects,
+    })));
+}
+
+fn pod_of(account: &str) -> Value {
+    let mut pod = geth_pod(json!({"geth-peering": "enabled"}));
+    pod["spec"]["serviceAccountName"] = json!(account);
+    pod
+}
+
+/// Creates a pod and returns its warnings.
+async fn create(api_server: &Client, namespace: &str, account: &str) -> String {
+    let response = api_server.review("/mutate/pods", &review(namespace, pod_of(account))).await;
+    patched(pod_of(account), &response);
+    // Whether the image's user is known is another matter.
+    let warnings = response["warnings"].as_array().cloned().unwrap_or_default();
+    warnings.iter().filter_map(Value::as_str).filter(|text| !text.contains("runAsUser")).collect::<Vec<_>>().join("; ")
+}
+
+#[tokio::test]
+async fn is_a_labelled_namespace_prepared_at_once_and_others_not() {
+    let server = cluster();
+    put_namespace(&server, "early", true);
+    put_namespace(&server, "plain", false);
+    let _replica = Replica::start(&server).await;
+    until_prepared(&server, "early").await;
+    put_namespace(&server, "late", true);
+    until_prepared(&server, "late").await;
+    server.edit("", "plain", |namespace: &mut Namespace| {
+        namespace.metadata.labels = Some([("geth-peering".to_owned(), "enabled".to_owned())].into());
+    });
+    until_prepared(&server, "plain").await;
+    assert_eq!(server.count(Verb::Create, "serviceaccounts"), 3);
+    let account: ServiceAccount = server.get("late", NAME).unwrap();
+    assert_eq!(account.metadata.labels.unwrap()["app.kubernetes.io/managed-by"], "geth-peering");
+}
+
+#[tokio::test]
+async fn does_what_somebody_deletes_come_back_with_all_its_accounts() {
+    let server = cluster();
+    put_namespace(&server, "chain", true);
+    let replica = Replica::start(&server).await;
+    until_prepared(&server, "chain").await;
+    let api_server = replica.api_server(&server).await;
+    assert_eq!(create(&api_server, "chain", "mine").await, "");
+    server.delete::<RoleBinding>("chain", NAME);
+    server.delete::<ServiceAccount>("chain", NAME);
+    until_prepared(&server, "chain").await;
+    assert_eq!(bound(&server, "chain"), [NAME, "mine"]);
+}
+
+#[tokio::test]
+async fn does_the_first_pod_of_a_namespace_prepare_it_and_the_second_cost_no_call() {
+    let server = cluster();
+    let replica = Replica::start(&server).await;
+    let api_server = replica.api_server(&server).await;
+    assert_eq!(create(&api_server, "chain", "default").await, "");
+    assert!(is_prepared(&server, "chain"));
+    server.forget_calls();
+    assert_eq!(create(&api_server, "chain", "default").await, "");
+    assert_eq!(server.calls(), []);
+}
+
+#[tokio::test]
+async fn do_many_pods_at_once_cause_one_preparation() {
+    let server = cluster();
+    let replica = Replica::start(&server).await;
+    let api_server = replica.api_server(&server).await;
+    let pods = (0..50).map(|_| create(&api_server, "chain", "default"));
+    assert!(futures::future::join_all(pods).await.iter().all(String::is_empty));
+    assert_eq!(server.count(Verb::Create, "serviceaccounts"), 1);
+    assert_eq!(server.count(Verb::Create, "rolebindings"), 1);
+}
+
+#[tokio::test]
+async fn do_two_replicas_prepare_the_same_namespace_without_harm() {
+    let server = cluster();
+    let replicas = [Replica::start(&server).await, Replica::start(&server).await];
+    let [a, b] = [replicas[0].api_server(&server).await, replicas[1].api_server(&server).await];
+    let accounts: Vec<String> = (0..10).map(|number| format!("account-{number}")).collect();
+    let pods = accounts.iter().enumerate().map(|(number, account)| {
+        let api_server = if number % 2 == 0 { &a } else { &b };
+        create(api_server, "chain", account)
+    });
+    let warnings = futures::future::join_all(pods).await;
+    assert!(warnings.iter().all(String::is_empty), "{warnings:?}");
+    let mut expected = accounts.clone();
+    expected.push(NAME.to_owned());
+    assert_eq!(bound(&server, "chain"), expected, "no replica undoes what the other did");
+}
+
+#[tokio::test]
+async fn are_subjects_that_others_added_kept() {
+    let server = cluster();
+    put_binding(&server, "chain", ROLE, json!({}), json!([{"kind": "Group", "name": "operators"}]));
+    let replica = Replica::start(&server).await;
+    let api_server = replica.api_server(&server).await;
+    assert_eq!(create(&api_server, "chain", "mine").await, "");
+    assert_eq!(bound(&server, "chain"), ["geth-peering", "mine", "operators"]);
+}
+
+#[tokio::test]
+async fn is_a_binding_of_another_role_replaced_if_it_is_ours_and_else_named() {
+    let server = cluster();
+    let ours = json!({"app.kubernetes.io/managed-by": "geth-peering"});
+    let subject = |namespace: &str| json!([{"kind": "ServiceAccount", "name": "mine", "namespace": namespace}]);
+    put_binding(&server, "upgraded", "old-release-sidecar", ours, subject("upgraded"));
+    put_binding(&server, "foreign", "view", json!({}), subject("foreign"));
+    let replica = Replica::start(&server).await;
+    let api_server = replica.api_server(&server).await;
+
+    assert_eq!(create(&api_server, "upgraded", "default").await, "");
+    assert_eq!(bound(&server, "upgraded"), [NAME, "mine"]);
+
+    let before: RoleBinding = server.get("foreign", NAME).unwrap();
+    let warning = create(&api_server, "foreign", "default").await;
+    for word in ["foreign/geth-peering", "view", ROLE, "delete or rename it"] {
+        assert!(warning.contains(word), "{word} in {warning}");
+    }
+    assert_eq!(server.get::<RoleBinding>("foreign", NAME), Some(before), "a user's object is never touched");
+}
+
+#[tokio::test]
+async fn is_nothing_overwritten_that_the_injector_has_not_seen() {
+    let server = cluster();
+    let replica = Replica::start(&server).await;
+    let api_server = replica.api_server(&server).await;
+    assert_eq!(create(&api_server, "chain", "mine").await, "");
+
+    server.forbid(Verb::Watch, "rolebindings");
+    server.close_watches();
+    server.edit("chain", NAME, |binding: &mut RoleBinding| {
+        binding.subjects.get_or_insert_default().push(object(json!({"kind": "Group", "name": "operators"})));
+    });
+    assert_eq!(create(&api_server, "chain", "third").await, "");
+    assert_eq!(bound(&server, "chain"), [NAME, "mine", "operators", "third"]);
+
+    put_binding(&server, "foreign", "view", json!({}), json!([]));
+    let before: RoleBinding = server.get("foreign", NAME).unwrap();
+    let warning = create(&api_server, "foreign", "default").await;
+    assert!(warning.contains("delete or rename it"), "{warning}");
+    assert_eq!(server.get::<RoleBinding>("foreign", NAME), Some(before));
+}
+
+#[tokio::test]
+async fn is_a_namespace_that_is_being_deleted_left_in_peace() {
+    let server = cluster();
+    put_namespace(&server, "chain", true);
+    put_namespace(&server, "other", true);
+    let _replica = Replica::start(&server).await;
+    until_prepared(&server, "chain").await;
+    server.edit("", "chain", |namespace: &mut Namespace| {
+        namespace.metadata.deletion_timestamp = Some(object(json!("2026-01-01T00:00:00Z")));
+    });
+    server.delete::<RoleBinding>("chain", NAME);
+    server.delete::<ServiceAccount>("chain", NAME);
+    // What happens to another namespace afterwards shows that all this has been seen.
+    server.delete::<RoleBinding>("other", NAME);
+    until_prepared(&server, "other").await;
+    assert!(!is_prepared(&server, "chain"));
+    assert_eq!(server.count(Verb::Create, "rolebindings"), 3);
+}
+
+#[tokio::test]
+async fn is_a_preparation_that_failed_tried_again() {
+    let server = cluster();
+    server.fault(Verb::Create, "serviceaccounts", Fault::Status(500), 1);
+    put_namespace(&server, "chain", true);
+    put_namespace(&server, "other", true);
+    let replica = Replica::start(&server).await;
+    until_prepared(&server, "chain").await;
+    until_prepared(&server, "other").await;
+    assert_eq!(server.count(Verb::Create, "serviceaccounts"), 3);
+    let name = r#"geth_peering_injector_namespace_preparations_total{result="failed"}"#;
+    assert_eq!(replica.metric(name).await, Some(1.0));
+}
+
+#[tokio::test]
+async fn does_an_interrupted_watch_see_what_it_missed() {
+    let server = cluster();
+    let _replica = Replica::start(&server).await;
+    server.compact();
+    put_namespace(&server, "chain", true);
+    until_prepared(&server, "chain").await;
+}

@@ -1,0 +1,82 @@
+//! What happens when the process is told to end, and what it says of itself meanwhile.
+
+use axum::http::StatusCode;
+use fakes::apiserver::Verb;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::*;
+
+#[tokio::test]
+async fn is_it_ready_only_when_everything_it_needs_is_there() {
+    let server = cluster();
+    server.forbid(Verb::Patch, "mutatingwebhookconfigurations");
+    server.forbid(Verb::List, "rolebindings");
+    let replica = Replica::launch(&server).await;
+    until("a certificate", async || replica.get("/readyz").await.1 == "not ready: caBundle, namespaces\n").await;
+    assert_eq!(replica.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(replica.get("/livez").await, (StatusCode::OK, "ok\n".to_owned()), "restarting it would not help");
+    server.heal();
+    replica.until_ready().await;
+    assert_eq!(replica.get("/readyz").await, (StatusCode::OK, "ok\n".to_owned()));
+}
+
+#[tokio::test]
+async fn is_a_request_that_is_under_way_answered_before_the_end() {
+    let server = cluster();
+    let mut replica = Replica::start(&server).await;
+    let body = review("chain", geth_pod(json!({"geth-peering": "enabled"}))).to_string();
+    let mut stream = replica.connect(&bundle(&server).unwrap(), b"http/1.1").await.unwrap();
+    let head = format!(
+        "POST /mutate/pods HTTP/1.1\r\nHost: {SERVER_NAME}\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The server asks for the body, so the request is under way.
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+
+    let (https, address) = (replica.https, replica.http);
+    let idle = replica.api_server(&server).await;
+    assert_eq!(idle.post("/mutate/pods", body.clone()).await.0, StatusCode::OK);
+    replica.terminate();
+    until("no new connections", async || TcpStream::connect(https).await.is_err()).await;
+    // As long as an answer is owed, the process stays and says that it is stopping.
+    for _ in 0..5 {
+        let (code, text) = replica.get("/readyz").await;
+        assert_eq!((code, text.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n"));
+    }
+
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("JSONPatch"), "{answer}");
+    replica.ended().await.unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn does_a_client_that_only_connects_keep_nobody_from_being_served() {
+    let server = cluster();
+    let mut replica = Replica::start(&server).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(replica.https).await.unwrap());
+    }
+    let pod = geth_pod(json!({"geth-peering": "enabled"}));
+    let api_server = replica.api_server(&server).await;
+    patched(pod.clone(), &api_server.review("/mutate/pods", &review("chain", pod)).await);
+    // Nor from stopping.
+    replica.terminate();
+    replica.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn is_a_port_that_is_taken_an_error_at_start() {
+    let taken = injector::server::Bound::bind(0, None).await.unwrap();
+    let port = taken.address().unwrap().port();
+    let error = injector::server::Bound::bind(port, None).await.err().unwrap();
+    assert!(error.to_string().contains(&port.to_string()), "{error}");
+}
