@@ -1,0 +1,99 @@
+{{/* The chart's name, as labels show it. */}}
+{{- define "geth-peering.name" -}}
+{{- default .Chart.Name .Values.nameOverride -}}
+{{- end -}}
+
+{{/*
+What the names of all objects begin with. At most 54 characters, because a Service's name ends after 63 and ours
+goes on with "-injector".
+*/}}
+{{- define "geth-peering.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else -}}
+{{- $name := include "geth-peering.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 54 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 54 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Name of everything that belongs to the injector. */}}
+{{- define "geth-peering.injector" -}}
+{{- include "geth-peering.fullname" . }}-injector
+{{- end -}}
+
+{{/* Name of the ClusterRole that sidecars get in the namespaces of Geth pods. */}}
+{{- define "geth-peering.sidecar" -}}
+{{- include "geth-peering.fullname" . }}-sidecar
+{{- end -}}
+
+{{/* Name of the Secret with the CA of the webhooks. The injector makes it, and it goes when its Deployment goes. */}}
+{{- define "geth-peering.ca" -}}
+{{- include "geth-peering.fullname" . }}-ca
+{{- end -}}
+
+{{/* Labels by which the injector's pods are found. They never change, because a Deployment's selector cannot. */}}
+{{- define "geth-peering.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "geth-peering.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+app.kubernetes.io/component: injector
+{{- end -}}
+
+{{/* Labels of every object. Takes {root, component}. */}}
+{{- define "geth-peering.labels" -}}
+{{- $root := .root -}}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+app.kubernetes.io/name: {{ include "geth-peering.name" $root | quote }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
+app.kubernetes.io/component: {{ .component }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* An image as a node pulls it. Takes {root, image}. With tag and digest, the digest decides and the tag tells people. */}}
+{{- define "geth-peering.image" -}}
+{{- $tag := .image.tag -}}
+{{- if not (or $tag .image.digest) -}}
+{{- $tag = .root.Chart.AppVersion -}}
+{{- end -}}
+{{- .image.repository -}}
+{{- with $tag }}:{{ . }}{{ end -}}
+{{- with .image.digest }}@{{ . }}{{ end -}}
+{{- end -}}
+
+{{/* The bytes of a quantity such as 64Mi. */}}
+{{- define "geth-peering.bytes" -}}
+{{- $unit := regexFind "[KMG]i$" . -}}
+{{- mul (trimSuffix $unit . | int64) (get (dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824) $unit | int64) -}}
+{{- end -}}
+
+{{/* Refuses what the schema cannot: values that are right alone and impossible together. */}}
+{{- define "geth-peering.validate" -}}
+{{- $v := .Values -}}
+{{- if eq (int $v.webhook.port) (int $v.httpPort) -}}
+{{- fail (printf "webhook.port and httpPort are both %d: one program cannot listen twice on one port, so give them different ones." (int $v.httpPort)) -}}
+{{- end -}}
+{{- if and $v.hostNetwork (has 10250 (list (int $v.webhook.port) (int $v.httpPort))) -}}
+{{- fail "With hostNetwork, webhook.port and httpPort must not be 10250: the kubelet of every node listens there." -}}
+{{- end -}}
+{{- $memory := $v.sidecar.resources -}}
+{{- if gt (include "geth-peering.bytes" $memory.memoryRequest | int64) (include "geth-peering.bytes" $memory.memoryLimit | int64) -}}
+{{- fail (printf "sidecar.resources.memoryRequest (%s) is more than sidecar.resources.memoryLimit (%s): Kubernetes would refuse every pod with this sidecar." $memory.memoryRequest $memory.memoryLimit) -}}
+{{- end -}}
+{{- range $value := list "commonLabels" "podLabels" -}}
+{{- range $key, $_ := index $v $value -}}
+{{- if or (eq $key "geth-peering") (hasPrefix "geth-peering/" $key) -}}
+{{- fail (printf "%s must not have %s: that label is for Geth pods and would mark the injector as one." $value $key) -}}
+{{- end -}}
+{{- if or (hasPrefix "app.kubernetes.io/" $key) (hasPrefix "helm.sh/" $key) -}}
+{{- fail (printf "%s must not have %s: labels that begin with app.kubernetes.io/ or helm.sh/ are set by the chart, which finds its pods by them." $value $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
