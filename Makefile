@@ -1,0 +1,65 @@
+# What a developer of geth-peering does; `make` alone lists it.
+#
+# Needed: Debian 12 or the like, Rust, Go, make, git.  What else is missing is
+# installed, and said; as another user than root, Docker must be there.
+
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test unit e2e lint cluster images install clean kubeconfig toolpath
+
+cluster := $(or $(GETH_PEERING_CLUSTER),geth-peering)
+tools := e2e/cluster/tools
+
+# Tests that need a cluster are those of e2e/tests, except that of the chart, which
+# needs helm alone.  All are built by the one selection --workspace, because
+# another would compile the dependencies again, with other features.
+tests = $(basename $(notdir $(wildcard $(1)/tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard $(1)/tests/*/main.rs)))
+e2e_tests := $(filter-out chart,$(call tests,e2e))
+unit_tests := $(foreach crate,sidecar injector e2e/fakes,$(call tests,$(crate))) $(filter chart,$(call tests,e2e))
+ifneq ($(filter $(e2e_tests),$(unit_tests)),)
+$(error two tests are called $(filter $(e2e_tests),$(unit_tests)): please rename one)
+endif
+cargo_test := cargo test --workspace --no-fail-fast
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: install ## five Geths of an ordinary StatefulSet become a full mesh, from nothing
+	@e2e/demo
+
+test: ## every test there is; ends with counts (a quarter of an hour with warm caches)
+	@MAKE="$(MAKE)" e2e/count lint unit e2e
+
+unit: ## the tests that need no cluster
+	@PATH="$$($(tools) helm):$$PATH" && \
+	$(cargo_test) --lib --bins $(addprefix --test ,$(sort $(unit_tests))) && $(cargo_test) --doc
+
+e2e: install ## the tests on the kind cluster
+	@PATH="$$($(tools)):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && set -a && . target/images.env && set +a && \
+	$(cargo_test) $(addprefix --test ,$(sort $(e2e_tests)))
+
+lint: ## cargo fmt and clippy, shellcheck, helm lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	e2e/lint-scripts
+	PATH="$$($(tools) helm):$$PATH" && helm lint --strict chart
+
+cluster: ## a kind cluster with Geth's image on its nodes; made, started again, or left as it is
+	@e2e/cluster/cluster-up $(cluster) 3 >/dev/null && e2e/cluster/load $(cluster)
+
+images: cluster ## both images, built and brought onto the cluster
+	@e2e/images
+
+install: images ## this checkout's chart, into namespace geth-peering
+	@e2e/install
+
+clean: ## the cluster gone (caches stay)
+	@e2e/cluster/cluster-down $(cluster)
+
+kubeconfig: ## print the path of the cluster's kubeconfig
+	@. e2e/cluster/lib.sh && kubeconfig "$$cluster"
+
+toolpath: ## print the folder with kind, helm and kubectl
+	@$(tools)

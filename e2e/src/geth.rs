@@ -1,0 +1,68 @@
+//! What a Geth says about itself: its key and its peers.
+
+use crate::cluster::Namespace;
+use crate::pods;
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The port on which the Geths of these tests offer `admin` to the tests (`--http`; 8545 is Geth's default,
+/// node/defaults.go in v1.17.5). The product never uses it.
+pub const HTTP_PORT: u16 = 8545;
+
+/// Arguments that open [`HTTP_PORT`] for [`ask`].
+pub const HTTP_ARGS: &[&str] = &["--http", "--http.addr=0.0.0.0", "--http.vhosts=*", "--http.api=admin,eth,net"];
+
+/// One Geth, as it describes itself.
+#[derive(Clone, Debug)]
+pub struct Geth {
+    /// The pod that it runs in.
+    pub pod: String,
+    /// The UID of that pod.
+    pub uid: String,
+    /// The address of that pod.
+    pub ip: String,
+    /// Its public key, the 128 hexadecimal digits of its enode.
+    pub key: String,
+    /// Its peers by public key, as far as the `eth` handshake is done, each with the two ends of its connection:
+    /// another pair means that the link was down in between.
+    pub links: BTreeMap<String, [String; 2]>,
+}
+
+/// Asks the Geth in a pod, in one request.
+///
+/// # Errors
+/// When it does not answer, or not as Geth does.
+pub async fn ask(namespace: &Namespace, pod: &Pod) -> Result<Geth> {
+    let name = pod.name_any();
+    let calls = json!([
+        {"jsonrpc": "2.0", "id": 1, "method": "admin_nodeInfo"},
+        {"jsonrpc": "2.0", "id": 2, "method": "admin_peers"},
+    ]);
+    let answer = pods::request(namespace, &name, HTTP_PORT, "", Some(serde_json::to_vec(&calls)?)).await?;
+    let answers: Value = serde_json::from_str(&answer).with_context(|| format!("{name} answered {answer:?}"))?;
+    let key =
+        public_key(answers.pointer("/0/result/enode")).with_context(|| format!("nodeInfo of {name}: {answer}"))?;
+    let peers = answers.pointer("/1/result").and_then(Value::as_array);
+    let peers = peers.with_context(|| format!("peers of {name}: {answer}"))?;
+    let links = peers.iter().filter_map(link).collect();
+    Ok(Geth { uid: pod.uid().unwrap_or_default(), ip: pods::ip(pod)?.to_owned(), pod: name, key, links })
+}
+
+/// A peer, if it counts: before the handshake `protocols.eth` is the string `handshake` (eth/peer.go).
+fn link(peer: &Value) -> Option<(String, [String; 2])> {
+    peer.pointer("/protocols/eth").filter(|eth| eth.is_object())?;
+    let end =
+        |name: &str| peer.pointer(&format!("/network/{name}")).and_then(Value::as_str).unwrap_or_default().to_owned();
+    Some((public_key(peer.get("enode")).ok()?, [end("localAddress"), end("remoteAddress")]))
+}
+
+/// The key in an enode. The rest of an inbound peer's enode is the port it happened to call from.
+pub(crate) fn public_key(enode: Option<&Value>) -> Result<String> {
+    let enode = enode.and_then(Value::as_str).context("no enode")?;
+    let key: String = enode.strip_prefix("enode://").context("not an enode")?.chars().take(128).collect();
+    ensure!(key.len() == 128 && key.chars().all(|digit| digit.is_ascii_hexdigit()), "no public key in {enode}");
+    Ok(key)
+}

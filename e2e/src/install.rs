@@ -1,0 +1,134 @@
+//! The installation under test: is it there, and taking it away and back with helm.
+
+use crate::cluster::{NAME, Namespace, RELEASE};
+use crate::wait;
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use std::process::Stdio;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// The injector's Deployment.
+const INJECTOR: &str = "geth-peering-injector";
+
+/// The product's chart in this checkout.
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../chart");
+
+/// The namespace that the product is installed in.
+pub fn namespace(client: &Client) -> Namespace {
+    Namespace { client: client.clone(), name: RELEASE.into() }
+}
+
+/// Whether the product is there and answers the API server.
+///
+/// # Errors
+/// When it is not, with what to do.
+pub async fn ensure_installed(client: &Client) -> Result<()> {
+    let deployment = deployments(client).get_opt(INJECTOR).await?;
+    let available = deployment.and_then(|deployment| deployment.status?.available_replicas).unwrap_or_default();
+    ensure!(
+        available > 0,
+        "no {INJECTOR} is available in namespace {RELEASE}: run `make install`, or all of it by `make e2e`"
+    );
+    Ok(())
+}
+
+/// The injector's pods.
+///
+/// # Errors
+/// When there is no injector.
+pub async fn injector_pods(client: &Client) -> Result<Vec<Pod>> {
+    let labels =
+        deployments(client).get(INJECTOR).await?.spec.and_then(|spec| spec.selector.match_labels).unwrap_or_default();
+    let selector = labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
+    Ok(namespace(client).api::<Pod>().list(&ListParams::default().labels(&selector)).await?.items)
+}
+
+/// Waits until as many injectors are available as there should be.
+///
+/// # Errors
+/// When they are not in time.
+pub async fn injectors_available(client: &Client) -> Result<()> {
+    wait::until("all injectors are available", wait::PODS, async || {
+        let deployment = deployments(client).get(INJECTOR).await?;
+        let wanted = deployment.spec.and_then(|spec| spec.replicas);
+        let available = deployment.status.and_then(|status| status.available_replicas);
+        ensure!(wanted.is_some() && available == wanted, "{available:?} of {wanted:?} are");
+        Ok(())
+    })
+    .await
+}
+
+/// The webhooks of the product.
+pub fn webhooks(client: &Client) -> Api<MutatingWebhookConfiguration> {
+    Api::all(client.clone())
+}
+
+/// The certificate authorities that the API server trusts with each of the product's webhooks.
+///
+/// # Errors
+/// When there are no webhooks.
+pub async fn ca_bundles(client: &Client) -> Result<Vec<Vec<u8>>> {
+    let webhooks = webhooks(client).get(NAME).await?.webhooks.unwrap_or_default();
+    Ok(webhooks
+        .into_iter()
+        .map(|webhook| webhook.client_config.ca_bundle.map(|bundle| bundle.0).unwrap_or_default())
+        .collect())
+}
+
+/// The values that the release was installed with, as YAML.
+///
+/// # Errors
+/// When there is no such release, or no helm.
+pub async fn values() -> Result<String> {
+    helm(&["get", "values", RELEASE, "--namespace", RELEASE, "--output", "yaml"], "").await
+}
+
+/// `helm uninstall`.
+///
+/// # Errors
+/// When helm fails.
+pub async fn uninstall() -> Result<()> {
+    helm(&["uninstall", RELEASE, "--namespace", RELEASE, "--wait"], "").await.map(drop)
+}
+
+/// Installs the chart of this checkout with the values of an earlier [`values`].
+///
+/// # Errors
+/// When helm fails.
+pub async fn install(values: &str) -> Result<()> {
+    let arguments = [
+        "upgrade",
+        "--install",
+        RELEASE,
+        CHART,
+        "--namespace",
+        RELEASE,
+        "--create-namespace",
+        "--wait",
+        "--values",
+        "-",
+    ];
+    helm(&arguments, values).await.map(drop)
+}
+
+async fn helm(arguments: &[&str], stdin: &str) -> Result<String> {
+    let mut command = Command::new("helm");
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("helm: is the folder that `make toolpath` prints on the PATH?")?;
+    if let Some(mut pipe) = child.stdin.take() {
+        pipe.write_all(stdin.as_bytes()).await?;
+    }
+    let output = child.wait_with_output().await?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ensure!(output.status.success(), "helm {}: {}", arguments.join(" "), text(&output.stderr).trim());
+    Ok(text(&output.stdout))
+}
+
+fn deployments(client: &Client) -> Api<Deployment> {
+    Api::namespaced(client.clone(), RELEASE)
+}

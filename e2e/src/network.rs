@@ -1,0 +1,192 @@
+//! Networks of Geths, written as people write them: a genesis in a ConfigMap, `geth init` before Geth, and nothing
+//! that speaks of peering but the opt-in where a test is about it.
+
+use crate::cluster::{Namespace, OPT_IN};
+use crate::geth::HTTP_ARGS;
+use anyhow::Result;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+/// The image of Geth that the cluster was loaded with.
+pub const GETH_IMAGE: &str = "ethereum/client-go:v1.17.5";
+
+/// The name of the ConfigMap that holds `genesis.json`.
+pub const GENESIS: &str = "genesis";
+
+/// Where the node keys are mounted, one file a pod.
+const KEYS: &str = "/keys";
+
+/// A small Geth that finds nobody by itself.
+const GETH_ARGS: &[&str] = &["--datadir=/data", "--nodiscover", "--syncmode=full", "--cache=64", "--maxpeers=25"];
+
+/// A StatefulSet of Geths that are members of one private network.
+#[derive(Clone, Debug)]
+pub struct Network {
+    name: &'static str,
+    replicas: usize,
+    labels: Value,
+    annotations: Value,
+    kept_keys: bool,
+}
+
+impl Network {
+    /// As many Geths, called `geth-0` and so on, that nobody has asked to peer.
+    pub fn of(replicas: usize) -> Self {
+        Self { name: "geth", replicas, labels: json!({}), annotations: json!({}), kept_keys: false }
+    }
+
+    /// Under another name than `geth`, so that there is room for several in a namespace.
+    #[must_use]
+    pub fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// With the label that asks for peering in the pod template.
+    #[must_use]
+    pub fn labelled(mut self) -> Self {
+        self.labels = json!({OPT_IN: "enabled"});
+        self
+    }
+
+    /// With an annotation in the pod template.
+    #[must_use]
+    pub fn with_annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations[key] = value.into();
+        self
+    }
+
+    /// With node keys from a Secret, so that a pod that is replaced is the same node at another address.
+    #[must_use]
+    pub fn with_kept_keys(mut self) -> Self {
+        self.kept_keys = true;
+        self
+    }
+
+    /// Selects the pods of this network.
+    pub fn selector(&self) -> String {
+        format!("app={}", self.name)
+    }
+
+    /// Creates the network; the genesis too, unless the namespace has it from another one.
+    ///
+    /// # Errors
+    /// When the API server refuses an object.
+    pub async fn create(&self, namespace: &Namespace) -> Result<()> {
+        if namespace.api::<ConfigMap>().get_opt(GENESIS).await?.is_none() {
+            create_genesis(namespace).await?;
+        }
+        if self.kept_keys {
+            namespace.create::<Secret>(self.node_keys()).await?;
+        }
+        namespace.create::<StatefulSet>(self.stateful_set()).await?;
+        Ok(())
+    }
+
+    /// Changes the number of Geths, as `kubectl scale` does.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn scale(&self, namespace: &Namespace, replicas: usize) -> Result<()> {
+        self.patch(namespace, json!({"spec": {"replicas": replicas}})).await
+    }
+
+    /// Annotates the StatefulSet itself, as `kubectl annotate statefulset` does.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn annotate(&self, namespace: &Namespace, key: &str, value: &str) -> Result<()> {
+        self.patch(namespace, json!({"metadata": {"annotations": {key: value}}})).await
+    }
+
+    async fn patch(&self, namespace: &Namespace, patch: Value) -> Result<()> {
+        let patch = Patch::Merge(patch);
+        namespace.api::<StatefulSet>().patch(self.name, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    fn stateful_set(&self) -> Value {
+        let mut labels = self.labels.clone();
+        labels["app"] = self.name.into();
+        let mut geth = json!({
+            "name": "geth",
+            "image": GETH_IMAGE,
+            "args": ([GETH_ARGS, HTTP_ARGS].concat()),
+            "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+            "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+        });
+        let mut volumes = json!([
+            {"name": "data", "emptyDir": {}},
+            {"name": "genesis", "configMap": {"name": GENESIS}},
+        ]);
+        if self.kept_keys {
+            geth["env"] = json!([{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
+            push(&mut geth["args"], json!(format!("--nodekey={KEYS}/$(POD_NAME)")));
+            push(&mut geth["volumeMounts"], json!({"name": "keys", "mountPath": KEYS}));
+            push(&mut volumes, json!({"name": "keys", "secret": {"secretName": self.name}}));
+        }
+        json!({
+            "metadata": {"name": self.name},
+            "spec": {
+                "replicas": self.replicas,
+                "serviceName": self.name,
+                "podManagementPolicy": "Parallel",
+                "selector": {"matchLabels": {"app": self.name}},
+                "template": {
+                    "metadata": {"labels": labels, "annotations": self.annotations},
+                    "spec": {
+                        "terminationGracePeriodSeconds": 10,
+                        "initContainers": [{
+                            "name": "init",
+                            "image": GETH_IMAGE,
+                            "args": ["init", "--datadir=/data", "/genesis/genesis.json"],
+                            "volumeMounts": [
+                                {"name": "data", "mountPath": "/data"},
+                                {"name": "genesis", "mountPath": "/genesis"},
+                            ],
+                        }],
+                        "containers": [geth],
+                        "volumes": volumes,
+                    },
+                },
+            },
+        })
+    }
+
+    /// One key a pod: any 32 bytes are one, but for a handful that random ones never hit.
+    fn node_keys(&self) -> Value {
+        let key = || (0..32).map(|_| format!("{:02x}", rand::random::<u8>())).collect::<String>();
+        let keys: serde_json::Map<_, _> =
+            (0..self.replicas).map(|i| (format!("{}-{i}", self.name), key().into())).collect();
+        json!({"metadata": {"name": self.name}, "stringData": keys})
+    }
+}
+
+/// The genesis of the tests' networks: a private chain, merged from its first block on, without accounts.
+///
+/// # Errors
+/// When the API server refuses.
+pub async fn create_genesis(namespace: &Namespace) -> Result<()> {
+    let genesis = json!({
+        "config": {
+            "chainId": 4711,
+            "homesteadBlock": 0, "eip150Block": 0, "eip155Block": 0, "eip158Block": 0, "byzantiumBlock": 0,
+            "constantinopleBlock": 0, "petersburgBlock": 0, "istanbulBlock": 0, "berlinBlock": 0, "londonBlock": 0,
+            "terminalTotalDifficulty": 0, "shanghaiTime": 0,
+        },
+        "difficulty": "0x0",
+        "gasLimit": "0x1c9c380",
+        "alloc": {},
+    });
+    let map = json!({"metadata": {"name": GENESIS}, "data": {"genesis.json": genesis.to_string()}});
+    namespace.create::<ConfigMap>(map).await?;
+    Ok(())
+}
+
+fn push(list: &mut Value, item: Value) {
+    if let Some(list) = list.as_array_mut() {
+        list.push(item);
+    }
+}

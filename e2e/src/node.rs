@@ -1,0 +1,74 @@
+//! What only a node can do to a container. kind's nodes are containers of the engine.
+
+use crate::cluster::Namespace;
+use crate::pods;
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use tokio::process::Command;
+
+/// A signal that a process cannot refuse.
+#[derive(Clone, Copy, Debug)]
+pub enum Signal {
+    /// It is gone at once.
+    Kill,
+    /// It stands still, deaf to everything but SIGKILL.
+    Stop,
+}
+
+/// Sends a signal to the first process of a container. From inside the pod that would do nothing: it is PID 1 of
+/// its namespace there.
+///
+/// # Errors
+/// When the container does not run, or the engine is out of reach.
+pub async fn signal(namespace: &Namespace, pod: &str, container: &str, signal: Signal) -> Result<()> {
+    let signal = match signal {
+        Signal::Kill => "KILL",
+        Signal::Stop => "STOP",
+    };
+    on_node_of(namespace, pod, container, &format!("kill -{signal} $pid")).await?;
+    Ok(())
+}
+
+/// The resident memory of a container's first process, in KiB.
+///
+/// # Errors
+/// As [`signal`].
+pub async fn resident_kib(namespace: &Namespace, pod: &str, container: &str) -> Result<u64> {
+    let text = on_node_of(namespace, pod, container, "awk '$1 == \"VmRSS:\" { print $2 }' /proc/$pid/status").await?;
+    text.trim().parse().with_context(|| format!("VmRSS of {pod}/{container} is {text:?}"))
+}
+
+/// Kills a container's first process with SIGKILL and waits until kubelet has started the container anew.
+///
+/// # Errors
+/// When it is not started again.
+pub async fn kill_and_await_restart(namespace: &Namespace, pod: &str, container: &str) -> Result<()> {
+    let restarts = async || -> Result<i32> {
+        let found = namespace.api::<Pod>().get(pod).await?;
+        let status = pods::container_statuses(&found).find(|status| status.name == container);
+        Ok(status.with_context(|| format!("{pod} has no container {container}"))?.restart_count)
+    };
+    let before = restarts().await?;
+    signal(namespace, pod, container, Signal::Kill).await?;
+    crate::wait::until(&format!("{container} of {pod} runs again"), crate::wait::PODS, async || {
+        ensure!(restarts().await? > before, "not restarted yet");
+        Ok(())
+    })
+    .await
+}
+
+/// Runs a line of shell on the node of a pod, with `$pid` the container's first process there.
+async fn on_node_of(namespace: &Namespace, pod: &str, container: &str, line: &str) -> Result<String> {
+    let found = namespace.api::<Pod>().get(pod).await?;
+    let node = found.spec.and_then(|spec| spec.node_name).with_context(|| format!("{pod} is on no node"))?;
+    let script = format!(
+        r#"id=$(crictl ps -q --label "io.kubernetes.pod.namespace=$1" --label "io.kubernetes.pod.name=$2" --name "^$3\$")
+        pid=$(crictl inspect -o go-template --template '{{{{.info.pid}}}}' "$id")
+        {line}"#
+    );
+    let arguments = ["exec", &node, "sh", "-euc", &script, "sh", &namespace.name, pod, container];
+    let output = Command::new("docker").args(arguments).output().await.context("docker, to reach a node of kind")?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ensure!(output.status.success(), "on {node}, for {pod}/{container}: {}", text(&output.stderr).trim());
+    Ok(text(&output.stdout))
+}

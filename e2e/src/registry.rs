@@ -1,0 +1,60 @@
+//! The ConfigMap in which the Geths of a namespace find each other, read as a user would read it.
+
+use crate::cluster::{NAME, Namespace};
+use crate::geth::{Geth, public_key};
+use crate::wait;
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// What is told of one pod; fields that these tests do not need are left out.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// Where to reach the Geth.
+    pub enode: String,
+    /// The UID of its pod.
+    pub pod_uid: String,
+    /// When this Geth was first seen answering.
+    pub since: jiff::Timestamp,
+}
+
+/// The ConfigMaps of a namespace.
+pub fn api(namespace: &Namespace) -> Api<ConfigMap> {
+    namespace.api()
+}
+
+/// The entries, by pod. What cannot be read as an entry is none.
+///
+/// # Errors
+/// When there is no such ConfigMap.
+pub async fn entries(namespace: &Namespace) -> Result<BTreeMap<String, Entry>> {
+    let map = api(namespace).get(NAME).await.context("the registry")?;
+    let data = map.data.unwrap_or_default();
+    Ok(data.into_iter().filter_map(|(pod, text)| Some((pod, serde_json::from_str(&text).ok()?))).collect())
+}
+
+/// Waits until the registry tells of exactly these Geths, with the keys, addresses and pods that they have now.
+///
+/// # Errors
+/// When it does not in time; the difference is told.
+pub async fn holds_exactly(namespace: &Namespace, geths: &[Geth]) -> Result<()> {
+    wait::until("the registry holds exactly the Geths that live", wait::SOON, async || {
+        let entries = entries(namespace).await?;
+        let dead: Vec<_> = entries.keys().filter(|pod| geths.iter().all(|geth| geth.pod != **pod)).collect();
+        ensure!(dead.is_empty(), "the registry tells of {dead:?}, which are gone");
+        for geth in geths {
+            let entry =
+                entries.get(&geth.pod).with_context(|| format!("the registry does not tell of {}", geth.pod))?;
+            let key = public_key(Some(&entry.enode.clone().into()))?;
+            let address = entry.enode.rsplit('@').next().and_then(|address| address.strip_suffix(":30303"));
+            ensure!(key == geth.key, "the registry has another key for {}: {}", geth.pod, entry.enode);
+            ensure!(address == Some(&geth.ip), "{} is at {}, not {}", geth.pod, geth.ip, entry.enode);
+            ensure!(entry.pod_uid == geth.uid, "the entry of {} is that of its predecessor", geth.pod);
+        }
+        Ok(())
+    })
+    .await
+}

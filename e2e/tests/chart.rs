@@ -1,0 +1,11 @@
+//! What the chart promises, asked of what helm renders; no cluster is needed.
+
+#[cfg(test)]
+mod chart {
+    mod helm;
+    mod notes;
+    mod pods;
+    mod rights;
+    mod values;
+    mod webhooks;
+}

@@ -1,0 +1,120 @@
+//! What the two programs are allowed to do.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::helm::{at, render, strings};
+
+/// Each right of a role as one line: `verb group/resource name`.
+fn rights(role: &Value) -> BTreeSet<String> {
+    let mut rights = BTreeSet::new();
+    for rule in role["rules"].as_array().expect("rules") {
+        let names = strings(&rule["resourceNames"]);
+        let names = if names.is_empty() { vec!["*"] } else { names };
+        for group in strings(&rule["apiGroups"]) {
+            for resource in strings(&rule["resources"]) {
+                for verb in strings(&rule["verbs"]) {
+                    for name in &names {
+                        rights.insert(format!("{verb} {group}/{resource} {name}"));
+                    }
+                }
+            }
+        }
+    }
+    rights
+}
+
+/// The same, from a table: verbs, resource, name.
+fn expected(table: &[(&str, &str, &str)]) -> BTreeSet<String> {
+    let lines = table
+        .iter()
+        .flat_map(|(verbs, resource, name)| verbs.split(' ').map(move |verb| format!("{verb} {resource} {name}")));
+    lines.collect()
+}
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+#[test]
+fn may_the_injector_do_what_it_needs_and_nothing_else() {
+    let role_bindings = format!("{RBAC}/rolebindings");
+    let cluster_roles = format!("{RBAC}/clusterroles");
+    for (values, fullname) in [(json!({}), "geth-peering"), (at("fullnameOverride", json!("gp")), "gp")] {
+        let objects = render(&values);
+        let injector = format!("{fullname}-injector");
+        let sidecar = format!("{fullname}-sidecar");
+        let ca = format!("{fullname}-ca");
+        assert_eq!(
+            rights(objects.get("ClusterRole", &injector)),
+            expected(&[
+                ("get list watch", "/namespaces", "*"),
+                ("create", "/serviceaccounts", "*"),
+                ("get list watch", "/serviceaccounts", "geth-peering"),
+                ("create", &role_bindings, "*"),
+                ("get list watch update patch", &role_bindings, "geth-peering"),
+                ("bind", &cluster_roles, &sidecar),
+                ("get list watch patch", "admissionregistration.k8s.io/mutatingwebhookconfigurations", fullname),
+                ("create patch", "/events", "*"),
+                ("create patch", "events.k8s.io/events", "*"),
+            ])
+        );
+        assert_eq!(
+            rights(objects.get("Role", &injector)),
+            expected(&[
+                ("create", "/secrets", "*"),
+                ("get list watch update patch", "/secrets", &ca),
+                ("get", "apps/deployments", &injector),
+            ])
+        );
+    }
+}
+
+#[test]
+fn may_a_sidecar_reach_its_registry_and_nothing_else() {
+    let objects = render(&at("registry.configMapNames", json!(["geth-peering", "other"])));
+    assert_eq!(
+        rights(objects.get("ClusterRole", "geth-peering-sidecar")),
+        expected(&[
+            ("create", "/configmaps", "*"),
+            ("get list watch patch", "/configmaps", "geth-peering"),
+            ("get list watch patch", "/configmaps", "other"),
+            ("get", "/pods", "*"),
+            ("create", "/events", "*"),
+        ])
+    );
+}
+
+#[test]
+fn does_the_injector_know_the_configmaps_that_sidecars_may_use() {
+    let objects = render(&at("registry.configMapNames", json!(["b", "a"])));
+    let told: Vec<_> = objects.flags().into_iter().filter(|(flag, _)| flag == "configmap").map(|(_, v)| v).collect();
+    assert_eq!(told, ["b", "a"], "in this order, because the first is the default");
+}
+
+#[test]
+fn do_running_networks_keep_their_rights_after_an_uninstall() {
+    for object in &render(&json!({})).0 {
+        let kept = object["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep";
+        let name = object["metadata"]["name"].as_str().expect("a name");
+        assert_eq!(kept, object["kind"] == "ClusterRole" && name == "geth-peering-sidecar", "{name}");
+    }
+}
+
+#[test]
+fn do_exactly_the_injectors_pods_get_the_injectors_rights() {
+    let objects = render(&json!({}));
+    let name = "geth-peering-injector";
+    let account = json!([{"kind": "ServiceAccount", "name": name, "namespace": "geth-peering"}]);
+    assert_eq!(objects.pod()["spec"]["serviceAccountName"], name);
+    assert_eq!(objects.get("ServiceAccount", name)["automountServiceAccountToken"], false);
+    assert_eq!(objects.pod()["spec"]["automountServiceAccountToken"], true);
+
+    let bindings: Vec<_> =
+        objects.0.iter().filter(|o| o["kind"].as_str().is_some_and(|k| k.ends_with("Binding"))).collect();
+    assert_eq!(bindings.len(), 2);
+    for (binding, role) in [("ClusterRoleBinding", "ClusterRole"), ("RoleBinding", "Role")] {
+        let binding = objects.get(binding, name);
+        assert_eq!(binding["subjects"], account);
+        assert_eq!(binding["roleRef"], json!({"apiGroup": RBAC, "kind": role, "name": name}));
+    }
+}

@@ -1,0 +1,273 @@
+//! What a user may set: documented, checked, and never ignored.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use super::helm::{
+    OLDEST_KUBERNETES, RELEASE, at, chart, helm, own_values, read, refusal, render, render_text, render_text_of,
+};
+
+/// Values that are handed to Kubernetes as they are; what is in them is not ours to list.
+const KUBERNETES_TYPES: [&str; 10] = [
+    "affinity",
+    "commonLabels",
+    "imagePullSecrets",
+    "nodeSelector",
+    "podAnnotations",
+    "podLabels",
+    "resources",
+    "serviceAccount.annotations",
+    "tolerations",
+    "topologySpreadConstraints",
+];
+
+/// Parts of those whose many fields the schema leaves to the API server, and what belongs to other charts.
+const OPEN_OBJECTS: [&str; 5] = [
+    "/properties/affinity/properties/nodeAffinity",
+    "/properties/affinity/properties/podAffinity",
+    "/properties/affinity/properties/podAntiAffinity",
+    "/properties/global",
+    "/properties/topologySpreadConstraints/items/properties/labelSelector",
+];
+
+fn schema() -> Value {
+    serde_json::from_str(&read("values.schema.json")).expect("the schema is JSON")
+}
+
+/// The paths of everything that can be set, found by `children`, which names what is below a path.
+fn leaves(path: &str, value: &Value, children: &impl Fn(&Value) -> Option<Map<String, Value>>) -> BTreeSet<String> {
+    match children(value) {
+        Some(below) if !KUBERNETES_TYPES.contains(&path) => below
+            .iter()
+            .filter(|(key, _)| !(path.is_empty() && *key == "global"))
+            .flat_map(|(key, value)| {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                leaves(&path, value, children)
+            })
+            .collect(),
+        _ => BTreeSet::from([path.to_owned()]),
+    }
+}
+
+/// Every path in values.yaml.
+fn paths() -> BTreeSet<String> {
+    leaves("", &own_values(), &|value| value.as_object().cloned())
+}
+
+#[test]
+fn is_every_value_in_the_schema_and_everything_in_the_schema_a_value() {
+    let schema = schema();
+    let in_schema = leaves("", &schema, &|node| {
+        let node = match node["$ref"].as_str() {
+            Some(reference) => schema.pointer(reference.trim_start_matches('#')).expect("a definition"),
+            None => node,
+        };
+        node["properties"].as_object().cloned()
+    });
+    assert_eq!(in_schema, paths());
+}
+
+#[test]
+fn does_the_schema_close_every_object() {
+    fn open(pointer: &str, node: &Value, found: &mut BTreeSet<String>) {
+        let Some(fields) = node.as_object() else { return };
+        if node["type"] == "object" && !fields.contains_key("additionalProperties") {
+            found.insert(pointer.to_owned());
+        }
+        for (key, value) in fields {
+            open(&format!("{pointer}/{key}"), value, found);
+        }
+    }
+    let mut found = BTreeSet::new();
+    open("", &schema(), &mut found);
+    assert_eq!(found, OPEN_OBJECTS.map(str::to_owned).into());
+}
+
+#[test]
+fn does_a_misspelt_value_fail_with_its_name() {
+    for path in paths() {
+        let misspelt = format!("{path}s");
+        let name = misspelt.rsplit('.').next().expect("a name");
+        let error = refusal(&at(&misspelt, json!("anything")));
+        assert!(error.contains(&format!("'{name}' not allowed")), "{misspelt}: {error}");
+    }
+}
+
+#[test]
+fn does_a_wrong_value_fail_and_say_where() {
+    for (path, wrong) in [
+        ("replicas", json!(0)),
+        ("replicas", json!("2")),
+        ("image.repository", json!("registry.example/injector:1.0")),
+        ("image.repository", json!("")),
+        ("image.tag", json!("not a tag")),
+        ("image.digest", json!("0123")),
+        ("sidecar.image.pullPolicy", json!("always")),
+        ("sidecar.native", json!("auto")),
+        ("sidecar.logLevel", json!("verbose")),
+        ("sidecar.resources.cpuRequest", json!("ten")),
+        ("sidecar.resources.memoryLimit", json!("64M")),
+        ("log.format", json!("yaml")),
+        ("httpPort", json!(80)),
+        ("webhook.failurePolicy", json!("fail")),
+        ("webhook.timeoutSeconds", json!(31)),
+        ("webhook.excludedNamespaces", json!("vault")),
+        ("webhook.excludedNamespaces", json!(["no_namespace"])),
+        ("registry.configMapNames", json!([])),
+        ("registry.configMapNames", json!(["a", "a"])),
+        ("registry.configMapNames", json!(["Upper"])),
+        ("fullnameOverride", json!("a".repeat(55))),
+        ("resources", json!({"request": {"cpu": 1}})),
+        ("resources", json!({"limits": {"memory": "much"}})),
+        ("tolerations", json!([{"operators": "Exists"}])),
+        ("topologySpreadConstraints", json!([{"maxSkew": 1, "topologyKey": "zone"}])),
+        ("podLabels", json!({"a": "not a label"})),
+        ("podAnnotations", json!({"a": 1})),
+    ] {
+        let error = refusal(&at(path, wrong.clone()));
+        let pointer = format!("at '/{}", path.replace('.', "/"));
+        assert!(error.contains(&pointer), "{path}={wrong}: {error}");
+    }
+}
+
+#[test]
+fn are_impossible_combinations_refused_with_a_sentence() {
+    for (values, sentence) in [
+        (json!({"httpPort": 8443}), "webhook.port and httpPort are both 8443"),
+        (json!({"hostNetwork": true, "webhook": {"port": 10250}}), "the kubelet of every node listens there"),
+        (
+            at("sidecar.resources", json!({"memoryRequest": "1Gi", "memoryLimit": "1023Mi"})),
+            "memoryRequest (1Gi) is more than sidecar.resources.memoryLimit (1023Mi)",
+        ),
+        (json!({"podLabels": {"geth-peering": "enabled"}}), "podLabels must not have geth-peering:"),
+        (json!({"commonLabels": {"geth-peering": "disabled"}}), "commonLabels must not have geth-peering:"),
+        (json!({"podLabels": {"app.kubernetes.io/name": "x"}}), "podLabels must not have app.kubernetes.io/name:"),
+        (json!({"commonLabels": {"helm.sh/chart": "x"}}), "commonLabels must not have helm.sh/chart:"),
+    ] {
+        let error = refusal(&values);
+        assert!(error.contains(sentence), "{values}: {error}");
+    }
+    // The same values where they are possible.
+    for values in [
+        json!({"webhook": {"port": 10250}}),
+        at("sidecar.resources", json!({"memoryRequest": "1Gi", "memoryLimit": "1024Mi"})),
+        at("sidecar.resources", json!({"memoryRequest": "512Ki", "memoryLimit": "1Mi"})),
+    ] {
+        render(&values);
+    }
+}
+
+#[test]
+fn does_every_value_change_what_is_rendered() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let others = BTreeMap::from([
+        ("affinity", json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}})),
+        ("commonLabels", json!({"team": "chain"})),
+        ("fullnameOverride", json!("gp")),
+        ("hostNetwork", json!(true)),
+        ("httpPort", json!(9000)),
+        ("image.digest", json!(digest)),
+        ("image.pullPolicy", json!("Never")),
+        ("image.repository", json!("registry.example/i")),
+        ("image.tag", json!("v9")),
+        ("imagePullSecrets", json!([{"name": "pull"}])),
+        ("log.format", json!("json")),
+        ("log.level", json!("DEBUG")),
+        ("nameOverride", json!("gp")),
+        ("nodeSelector", json!({"pool": "system"})),
+        ("podAnnotations", json!({"a/b": "c"})),
+        ("podDisruptionBudget.enabled", json!(false)),
+        ("podDisruptionBudget.maxUnavailable", json!("50%")),
+        ("podLabels", json!({"a": "b"})),
+        ("priorityClassName", json!("system-cluster-critical")),
+        ("registry.configMapNames", json!(["nodes"])),
+        ("replicas", json!(3)),
+        ("resources", json!({"limits": {"memory": "1Gi"}})),
+        ("serviceAccount.annotations", json!({"a/b": "c"})),
+        ("sidecar.disableServiceLinks", json!(false)),
+        ("sidecar.image.digest", json!(digest)),
+        ("sidecar.image.pullPolicy", json!("Always")),
+        ("sidecar.image.repository", json!("registry.example/s")),
+        ("sidecar.image.tag", json!("v9")),
+        ("sidecar.logLevel", json!("ERROR")),
+        ("sidecar.native", json!(false)),
+        ("sidecar.resources.cpuRequest", json!("1")),
+        ("sidecar.resources.memoryLimit", json!("1Gi")),
+        ("sidecar.resources.memoryRequest", json!("8Mi")),
+        ("tolerations", json!([{"operator": "Exists"}])),
+        ("topologySpreadConstraints", json!([])),
+        ("webhook.excludedNamespaces", json!(["vault"])),
+        ("webhook.failurePolicy", json!("Ignore")),
+        ("webhook.port", json!(10250)),
+        ("webhook.timeoutSeconds", json!(9)),
+    ]);
+    assert_eq!(others.keys().map(|path| (*path).to_owned()).collect::<BTreeSet<_>>(), paths(), "one for each value");
+    let default = render_text(&json!({})).expect("renders");
+    for (path, value) in others {
+        let changed = render_text(&at(path, value.clone())).unwrap_or_else(|error| panic!("{path}={value}: {error}"));
+        assert_ne!(changed, default, "{path}={value} changes nothing");
+    }
+}
+
+#[test]
+fn do_common_labels_reach_every_object_and_the_pods() {
+    let objects = render(&json!({"commonLabels": {"team": "chain", "tier": "a"}, "podLabels": {"tier": "b"}}));
+    for object in &objects.0 {
+        assert_eq!(object["metadata"]["labels"]["team"], "chain", "{}", object["kind"]);
+    }
+    let labels = &objects.pod()["metadata"]["labels"];
+    assert_eq!((&labels["team"], &labels["tier"]), (&json!("chain"), &json!("b")), "the narrower one wins");
+    let selector = objects.deployment()["spec"]["selector"].to_string();
+    assert!(!selector.contains("chain"), "a selector can never change: {selector}");
+}
+
+#[test]
+fn is_every_value_explained_where_it_stands() {
+    let paths = paths();
+    let mut explained = BTreeSet::new();
+    let mut parents: Vec<(usize, String)> = Vec::new();
+    let mut comment = false;
+    for line in read("values.yaml").lines() {
+        let text = line.trim_start();
+        if let Some(words) = text.strip_prefix('#') {
+            comment |= words.trim_start().starts_with("-- ");
+            continue;
+        }
+        if let Some((key, _)) = text.split_once(':').filter(|(key, _)| !key.starts_with("- ")) {
+            let indent = line.len() - text.len();
+            parents.retain(|(depth, _)| *depth < indent);
+            parents.push((indent, key.to_owned()));
+            if comment {
+                explained.insert(parents.iter().map(|(_, key)| key.as_str()).collect::<Vec<_>>().join("."));
+            }
+        }
+        comment = false;
+    }
+    assert_eq!(explained, paths);
+}
+
+#[test]
+fn is_kubernetes_older_than_1_29_refused() {
+    let render = |kubernetes| render_text_of(&chart(), &json!({}), kubernetes);
+    for old in ["1.20.0", "1.28.15", "1.28.9-gke.1"] {
+        let error = render(old).expect_err(old);
+        assert!(error.contains("chart requires kubeVersion: >=1.29.0-0"), "{old}: {error}");
+    }
+    for new in [OLDEST_KUBERNETES, "1.29.3-gke.100", "1.30.0-eks-1234", "1.34.4+k3s1", "1.37.0-beta.0"] {
+        render(new).unwrap_or_else(|error| panic!("{new}: {error}"));
+    }
+}
+
+#[test]
+fn does_rendering_twice_give_the_same_bytes() {
+    let values = json!({"podLabels": {"b": "1", "a": "2"}, "registry": {"configMapNames": ["b", "a"]}});
+    assert_eq!(render_text(&values), render_text(&values), "or tools that compare would always see a change");
+}
+
+#[test]
+fn does_helm_find_nothing_to_complain_about() {
+    let folder = chart();
+    let arguments = ["lint", "--strict", folder.to_str().expect("UTF-8"), "--namespace", RELEASE];
+    helm(&arguments, &json!({})).expect("no complaint");
+}
