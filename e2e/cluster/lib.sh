@@ -29,7 +29,7 @@ beating() {
   local start=$SECONDS beat status=0
   # The loop must not outlive this shell, and its sleep must not hold a pipe open.
   while sleep 15 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
-    say "  ... $((SECONDS - start)) s"
+    say "  ... $((SECONDS - start)) s so far"
   done >/dev/null &
   beat=$!
   GETH_PEERING_BEATING=1 "$@" || status=$?

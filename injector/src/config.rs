@@ -10,7 +10,7 @@ use clap::Parser;
 use sidecar::config::{LogFormat, LogLevel};
 use thiserror::Error;
 
-use crate::inject;
+use crate::inject::{self, quantity};
 
 /// What clap takes; [`Args::check`] makes a [`Config`] of it.
 #[derive(Debug, Parser)]
@@ -282,10 +282,7 @@ fn is_dns_label(text: &str) -> bool {
 }
 
 fn is_quantity(text: &str) -> bool {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let known = ["", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"].contains(&unit);
-    known && number.parse::<f64>().is_ok_and(|number| number > 0.0)
+    text.parse::<quantity::Quantity>().is_ok_and(|quantity| quantity > quantity::Quantity::ZERO)
 }
 
 #[cfg(test)]

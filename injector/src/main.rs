@@ -1,5 +1,7 @@
 //! The injector's entry point.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -14,17 +16,18 @@ const TERMINATION_LOG: &str = "/dev/termination-log";
 // One thread: an injection takes well below a millisecond, and every thread would cost memory.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let (reason, code) = match Args::parse().check() {
-        Ok(config) => match run(config).await {
-            Ok(()) => return ExitCode::SUCCESS,
-            Err(error) => (format!("{error:#}"), ExitCode::FAILURE),
-        },
-        Err(error) => (error.to_string(), ExitCode::from(USAGE)),
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => return ended(&error.to_string(), USAGE.into()),
+        Err(help_or_version) => help_or_version.exit(),
     };
-    // Logging may be what failed.
-    eprintln!("injector: {reason}");
-    let _outside_a_pod_there_is_none = std::fs::write(TERMINATION_LOG, reason);
-    code
+    match args.check() {
+        Err(error) => ended(&error.to_string(), USAGE.into()),
+        Ok(config) => match run(config).await {
+            Err(error) => ended(&format!("{error:#}"), ExitCode::FAILURE),
+            Ok(()) => ExitCode::SUCCESS,
+        },
+    }
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
@@ -32,4 +35,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let terminate = terminated()?;
     let client = injector::api::client().await?;
     Injector::bind(config, client).await?.run(terminate, Patience::default()).await
+}
+
+/// Says why the process ends where people look. Not through the log, which may be what failed.
+fn ended(reason: &str, code: ExitCode) -> ExitCode {
+    eprintln!("injector: {reason}");
+    // Outside a pod there is no such file, and it is not ours to make.
+    let log = OpenOptions::new().write(true).truncate(true).open(TERMINATION_LOG);
+    let _best_effort = log.and_then(|mut log| log.write_all(reason.as_bytes()));
+    code
 }

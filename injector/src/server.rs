@@ -32,8 +32,8 @@ use crate::review::ReviewError;
 /// The largest request body. API servers take objects of up to 3 MiB (apiserver `server/config.go`,
 /// `MaxRequestBodyBytes`), and a review of an update holds two of them.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
-/// Every request is answered within this: the API server waits for 5 s, as the chart tells it to, and
-/// an answer in words helps more than its own "context deadline exceeded".
+/// Every request is answered within this: the API server waits for 5 s, unless the chart's value says otherwise, and an
+/// answer in words helps more than its own "context deadline exceeded".
 const REQUEST_DEADLINE: Duration = Duration::from_secs(4);
 /// How long a TLS handshake may take.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);

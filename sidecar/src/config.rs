@@ -50,7 +50,8 @@ pub const DEFAULT_HTTP_PORT: u16 = 9575;
 /// The ConfigMap that injected sidecars use unless their pod names another.
 pub const INJECTED_CONFIGMAP_NAME: &str = "geth-peering";
 
-/// The longest path a unix socket can have, in bytes: `sun_path` holds 108 with its final zero (unix(7)).
+/// The longest path a unix socket can have, in bytes: `sun_path` holds 108 with its
+/// final zero (unix(7)), and Geth exits with `bind: invalid argument` beyond.
 pub const MAX_SOCKET_PATH: usize = 107;
 
 const DEFAULT_IPC_PATH: &str = "/data/geth.ipc";

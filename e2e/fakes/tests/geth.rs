@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 const HISTORY: Duration = Duration::from_secs(35);
 
@@ -70,10 +70,10 @@ impl Raw {
         self.next().await.unwrap()
     }
 
-    /// The next line; `None` at the end.
+    /// The next line; `None` at the end. Fails when none comes for an hour of virtual time.
     async fn next(&mut self) -> Option<Value> {
         let mut line = String::new();
-        self.0.read_line(&mut line).await.unwrap();
+        timeout(Duration::from_secs(3600), self.0.read_line(&mut line)).await.unwrap().unwrap();
         (!line.is_empty()).then(|| serde_json::from_str(&line).unwrap())
     }
 }

@@ -98,7 +98,7 @@ pub(super) fn add_to_geth(
             )),
         }
     }
-    if socket.set_variable && entry(geth.container, IPC_PATH).is_none() {
+    if socket.set_variable {
         edit.append(&env, json!({ "name": IPC_PATH, "value": socket.path }))?;
     }
     if let Some(number) = max_peers.add {

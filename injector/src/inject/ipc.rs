@@ -268,6 +268,11 @@ mod tests {
             ),
             (json!({"env": [{"name": "GETH_IPCPATH", "value": "/data/e.ipc"}], "volumeMounts": data}), "/data/e.ipc"),
             (
+                json!({"env": [{"name": "GETH_IPCPATH", "value": "/early"}, {"name": "GETH_IPCPATH", "value": "/data/l.ipc"}],
+                       "volumeMounts": data}),
+                "/data/l.ipc",
+            ),
+            (
                 json!({"args": ["--ipcpath=/data/flag.ipc"], "volumeMounts": data,
                        "env": [{"name": "GETH_IPCPATH", "value": "/data/variable.ipc"}]}),
                 "/data/flag.ipc",
@@ -311,9 +316,12 @@ mod tests {
     fn is_the_longest_mount_the_one_that_holds_the_socket() {
         let container = json!({"args": ["--ipcpath=/data/ipc/geth.ipc"], "volumeMounts": [
             {"name": "a", "mountPath": "/data"}, {"name": "b", "mountPath": "/data/ipc", "subPath": "s"},
-            {"name": "c", "mountPath": "/data/ipcx"}, {"name": "d", "mountPath": "/data/ipc/geth.ipc"}]});
+            {"name": "c", "mountPath": "/data/ip"}, {"name": "e", "mountPath": "/data/ipcx"}, {"name": "d", "mountPath": "/data/ipc/geth.ipc"}]});
         let Holder::Theirs { mount } = located(container, None).unwrap().holder else { panic!("held by a mount") };
         assert_eq!(mount, json!({"name": "b", "mountPath": "/data/ipc", "subPath": "s"}));
+        let beside =
+            json!({"args": ["--ipcpath=/data/geth.ipc"], "volumeMounts": [{"name": "a", "mountPath": "/dat"}]});
+        assert_eq!(located(beside, None), Ok(ours("/data/geth.ipc")), "/data is not in /dat");
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod geth;
 mod ipc;
 mod ipcdisable;
 mod patch;
-mod quantity;
+pub(crate) mod quantity;
 mod shell;
 mod user;
 mod volume;

@@ -4,10 +4,10 @@ use std::str::FromStr;
 
 /// An amount in thousandths. Grammar: `k8s.io/apimachinery/pkg/api/resource`, type `Quantity`.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub(super) struct Quantity(f64);
+pub(crate) struct Quantity(f64);
 
 impl Quantity {
-    pub(super) const ZERO: Self = Self(0.0);
+    pub(crate) const ZERO: Self = Self(0.0);
 }
 
 impl FromStr for Quantity {

@@ -48,7 +48,7 @@ pub(super) fn sidecar_mounts(socket: &Socket) -> [Value; 2] {
 /// Refuses a pod in which a volume of the user's has a name that is needed here.
 pub(super) fn check_names(pod: &Value) -> Result<(), Refusal> {
     for (name, ours) in [(IPC, "/emptyDir/medium"), (TOKEN, "/projected/sources")] {
-        if find(pod, name).is_some_and(|volume| volume.pointer(ours).is_none_or(Value::is_null)) {
+        if find(pod, name).is_some_and(|volume| volume.pointer(ours).is_none()) {
             return Err(Refusal::new(
                 Decision::NameTaken,
                 format!("the pod has a volume named {name}, which is the name of a volume of the sidecar; rename it"),

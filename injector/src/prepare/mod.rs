@@ -18,7 +18,7 @@ use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher::{self, watcher};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -150,8 +150,14 @@ impl Preparer {
                 // What has arrived is taken in before more is done about it.
                 biased;
                 Some(event) = namespaces.next() => self.index().see_namespace(event),
-                Some(event) = accounts.next() => self.index().see_account(event),
-                Some(event) = bindings.next() => self.index().see_binding(event),
+                Some(event) = accounts.next() => {
+                    pauses.interrupt(&event);
+                    self.index().see_account(event);
+                }
+                Some(event) = bindings.next() => {
+                    pauses.interrupt(&event);
+                    self.index().see_binding(event);
+                }
                 () = sleep => {}
                 else => anyhow::bail!("a watch of namespaces, ServiceAccounts or RoleBindings ended"),
             }
@@ -364,6 +370,13 @@ impl Pauses {
         self.waiting.insert(namespace.to_owned(), (pause, now + pause));
     }
 
+    /// Whoever deletes an object may do so because it was in the way: no reason to go on waiting.
+    fn interrupt(&mut self, event: &watcher::Event<impl Resource>) {
+        if let watcher::Event::Delete(object) = event {
+            self.waiting.remove(&object.namespace().unwrap_or_default());
+        }
+    }
+
     fn succeeded(&mut self, namespace: &str) {
         self.waiting.remove(namespace);
     }
@@ -390,5 +403,21 @@ mod tests {
         assert_eq!(pauses.next(std::slice::from_ref(&a), start), Next::Wait(start + MAX_PAUSE));
         assert_eq!(pauses.next(&[], start), Next::Rest);
         assert_eq!(pauses.next(std::slice::from_ref(&a), start), Next::Prepare(a), "it was away, so it begins anew");
+    }
+
+    #[test]
+    fn does_a_deletion_end_the_pause_of_its_namespace() {
+        let (mut pauses, start) = (Pauses::default(), Instant::now());
+        let namespaces = ["a".to_owned()];
+        let binding = |namespace: &str| RoleBinding {
+            metadata: ObjectMeta { namespace: Some(namespace.to_owned()), ..named_by_us() },
+            ..RoleBinding::default()
+        };
+        pauses.failed("a", start);
+        pauses.interrupt(&watcher::Event::Apply(binding("a")));
+        pauses.interrupt(&watcher::Event::Delete(binding("b")));
+        assert_eq!(pauses.next(&namespaces, start), Next::Wait(start + FIRST_PAUSE));
+        pauses.interrupt(&watcher::Event::Delete(binding("a")));
+        assert_eq!(pauses.next(&namespaces, start), Next::Prepare("a".to_owned()));
     }
 }

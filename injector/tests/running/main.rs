@@ -3,7 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests shall fail where something is wrong"
+    reason = "what tests share shall fail where something is wrong"
 )]
 
 mod admission;

@@ -206,7 +206,8 @@ impl Admin {
     }
 
     /// Subscribes to `peerEvents`. Events may be dropped when they are not read for
-    /// long; whoever calls [`Admin::peers`] after the last one misses nothing.
+    /// long; whoever calls [`Admin::peers`] after the last one misses nothing. Geth has
+    /// no event for [`Eth::Up`]: look again shortly after [`PeerEventKind::Add`].
     ///
     /// # Errors
     /// [`CallError`]; [`CallError::is_unsupported`] where the client has no such events.

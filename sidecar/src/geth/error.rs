@@ -12,9 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use thiserror::Error;
 
-/// Longest path of a unix socket, in bytes: `sun_path` has 108 (unix(7)), and Geth
-/// exits with `bind: invalid argument` at 108 because it keeps the closing zero.
-pub const MAX_PATH: usize = 107;
+use crate::config::MAX_SOCKET_PATH;
 
 /// Why there is no connection to Geth.
 #[derive(Debug, Error)]
@@ -45,8 +43,10 @@ pub enum ConnectError {
         /// The user ID that owns the socket, where it can be told.
         owner: Option<u32>,
     },
-    /// The path is longer than any unix socket's can be; see [`MAX_PATH`].
-    #[error("the socket path has {0} bytes, and no unix socket's may have more than {MAX_PATH}: shorten --ipcpath")]
+    /// The path is longer than any unix socket's can be; see [`MAX_SOCKET_PATH`].
+    #[error(
+        "the socket path has {0} bytes, and no unix socket's may have more than {MAX_SOCKET_PATH}: shorten --ipcpath"
+    )]
     PathTooLong(usize),
     /// The socket exists, but nothing accepted the connection in time.
     #[error("Geth did not accept a connection on {path} within {} s: it is overloaded or stopped", after.as_secs_f32())]
@@ -99,7 +99,7 @@ impl ConnectError {
     /// Refuses a path that no unix socket can have.
     pub(super) fn check(path: &Path) -> Result<(), Self> {
         match path.as_os_str().as_bytes().len() {
-            length if length > MAX_PATH => Err(Self::PathTooLong(length)),
+            length if length > MAX_SOCKET_PATH => Err(Self::PathTooLong(length)),
             _ => Ok(()),
         }
     }

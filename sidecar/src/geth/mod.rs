@@ -6,7 +6,8 @@
 //!
 //! A connection is never revived. Geth forgets every peer it was told of when it
 //! restarts, so whoever sees [`ipc::Connection::closed`] must connect anew and
-//! start from nothing, and a connection that hid a restart would hide that.
+//! start from nothing, and a connection that hid a restart would hide that. One made
+//! right after a kill may still reach the dying process and end at once.
 
 pub mod admin;
 pub mod error;

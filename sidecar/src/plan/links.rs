@@ -202,7 +202,8 @@ impl Links {
                     calls = memory.add(enode);
                     slots.take();
                 } else if now.elapsed < memory.step_in_at {
-                    calls = memory.forget_other_address(enode);
+                    // An old address that Geth still dials stays for now: taking it back would
+                    // hang up on the node itself, which may be arriving at this moment.
                     plan.wake_at(memory.step_in_at);
                 } else if slots.any() {
                     calls = memory.add(enode);
@@ -317,14 +318,6 @@ impl Memory {
         match self.listed {
             Static::Absent => vec![Call::Add(enode)],
             Static::At(_) | Static::Unknown => vec![Call::Remove(enode), Call::Add(enode)],
-        }
-    }
-
-    /// The call after which Geth no longer dials an address that the node has left.
-    fn forget_other_address(&self, enode: Enode) -> Vec<Call> {
-        match self.listed {
-            Static::At(address) if address != enode.address => vec![Call::Remove(enode)],
-            _ => Vec::new(),
         }
     }
 }

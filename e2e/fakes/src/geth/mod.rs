@@ -13,7 +13,7 @@
 //! # }
 //! ```
 //!
-//! [`net`](self) holds the habits of Geth's p2p layer that the product's rules answer
+//! `net` holds the habits of Geth's p2p layer that the product's rules answer
 //! to, each with the place in go-ethereum v1.17.5 that it comes from; `rpc` those of
 //! its socket. Everything follows tokio's clock, so `tokio::time::pause` makes 35
 //! seconds pass in no time, and nothing is random.
