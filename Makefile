@@ -26,8 +26,8 @@ cargo_test := cargo test --workspace --no-fail-fast
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: install ## five Geths of an ordinary StatefulSet become a full mesh, from nothing
-	@e2e/demo
+demo: ## five Geths of an ordinary StatefulSet become a full mesh, from nothing
+	@MAKE="$(MAKE)" e2e/demo
 
 test: ## every test there is; ends with counts (a quarter of an hour with warm caches)
 	@MAKE="$(MAKE)" e2e/count lint unit e2e
@@ -37,7 +37,7 @@ unit: ## the tests that need no cluster
 	$(cargo_test) --lib --bins $(addprefix --test ,$(sort $(unit_tests))) && $(cargo_test) --doc
 
 e2e: install ## the tests on the kind cluster
-	@PATH="$$($(tools)):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && set -a && . target/images.env && set +a && \
+	@PATH="$$($(tools)):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && export E2E_CONTEXT=kind-$(cluster) && set -a && . target/images.env && set +a && \
 	$(cargo_test) $(addprefix --test ,$(sort $(e2e_tests)))
 
 lint: ## cargo fmt and clippy, shellcheck, helm lint

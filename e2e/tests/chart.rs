@@ -5,6 +5,7 @@ mod chart {
     mod helm;
     mod notes;
     mod pods;
+    mod readme;
     mod rights;
     mod values;
     mod webhooks;

@@ -118,9 +118,10 @@ async fn running_network(namespace: &Namespace) -> Result<(Network, Before)> {
 
 /// All objects of all kinds that bear the product's name, and whatever is left in the namespace of the release.
 async fn objects_of_the_product(client: &Client, of_network: &str) -> Result<BTreeSet<String>> {
-    // kind names nodes after the cluster; events are history; every namespace has its own account and root CA.
+    // kind names nodes after the cluster; helm leaves namespaces to their makers; events are history; every namespace
+    // has its own account and root CA.
     let foreign = |kind: &str, name: &str| {
-        matches!(kind, "Node" | "CSINode" | "Event") || matches!(name, "default" | "kube-root-ca.crt")
+        matches!(kind, "Node" | "CSINode" | "Namespace" | "Event") || matches!(name, "default" | "kube-root-ca.crt")
     };
     let discovery = Discovery::new(client.clone()).run_aggregated().await?;
     let mut found = BTreeSet::new();
@@ -131,7 +132,7 @@ async fn objects_of_the_product(client: &Client, of_network: &str) -> Result<BTr
         let kind = &resource.kind;
         for object in Api::<DynamicObject>::all_with(client.clone(), &resource).list(&ListParams::default()).await? {
             let (name, namespace) = (object.name_any(), object.namespace());
-            let named = name.contains(NAME) && !(kind == "Namespace" && name == RELEASE);
+            let named = name.contains(NAME);
             let ours = match namespace.as_deref() {
                 Some(RELEASE) => true,
                 Some(other) => named && other == of_network,

@@ -373,9 +373,11 @@ impl Reconciler {
         let Some(value) = record.map(|record| record.value.clone()) else { return };
         let (store, pod) = (&self.store, &self.config.pod_name);
         let leaving = async {
-            match store.is_terminating(pod).await {
-                Ok(false) => return info!("stopping; the entry stays, because the pod does"),
-                Ok(true) => {}
+            match store.look(pod).await {
+                Ok(PodState::Alive { terminating: false, .. }) => {
+                    return info!("stopping; the entry stays, because the pod does");
+                }
+                Ok(_) => {}
                 // Whoever cannot tell leaves; the next run of this sidecar registers again at once.
                 Err(error) => debug!(%error, "cannot tell whether the pod ends"),
             }

@@ -123,7 +123,10 @@ async fn is_it_told_whether_a_pod_lives() {
     assert_eq!(store.look("geth-0").await.unwrap(), PodState::Gone);
     let status = |phase: &str| Some(PodStatus { phase: Some(phase.into()), ..PodStatus::default() });
     let pod = server.put(&Pod { metadata: named("geth-0"), status: status("Running"), ..Pod::default() });
-    assert_eq!(store.look("geth-0").await.unwrap(), PodState::Alive { uid: pod.metadata.uid.unwrap() });
+    assert_eq!(
+        store.look("geth-0").await.unwrap(),
+        PodState::Alive { uid: pod.metadata.uid.unwrap(), terminating: false }
+    );
     server.edit("chain", "geth-0", |pod: &mut Pod| pod.status = status("Failed"));
     assert_eq!(store.look("geth-0").await.unwrap(), PodState::Finished);
     server.forbid(Verb::Get, "pods");

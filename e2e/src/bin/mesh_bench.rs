@@ -8,7 +8,7 @@ use e2e::api_requests::Requests;
 use e2e::cluster::{Namespace, in_namespace, other_tests_are_gone};
 use e2e::measure::{figure, median_and_worst};
 use e2e::network::Network;
-use e2e::{install, mesh, node, pods};
+use e2e::{install, mesh, node, pods, wait};
 use futures::future::try_join_all;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -87,11 +87,17 @@ async fn statuses(namespace: &Namespace, network: &Network, size: usize) -> Resu
 
 /// Memory, and requests to the API server in a minute.
 async fn describe_at_rest(namespace: &Namespace, network: &Network, size: usize) -> Result<()> {
+    wait::until("all pods are Ready", wait::PODS, async || {
+        let pods = pods::exactly(namespace, &network.selector(), size).await?;
+        ensure!(pods.iter().all(pods::is_ready), "some are not");
+        Ok(())
+    })
+    .await?;
     let before = Requests::so_far(&namespace.client).await?;
     tokio::time::sleep(MINUTE).await;
-    for ((resource, verb), count) in Requests::so_far(&namespace.client).await?.since(&before) {
-        figure(&format!("{size} Geths at rest, requests a minute in the whole cluster: {verb} {resource}"), count);
-    }
+    let asked = Requests::so_far(&namespace.client).await?.since(&before);
+    let asked: Vec<_> = asked.iter().map(|((resource, verb), count)| format!("{count} {verb} {resource}")).collect();
+    figure(&format!("{size} Geths at rest, requests a minute in the whole cluster"), asked.join(", "));
     for pod in pods::live(namespace, &network.selector()).await? {
         let name = pod.name_any();
         let kib = node::resident_kib(namespace, &name, pods::SIDECAR).await?;

@@ -30,7 +30,7 @@ const STEP_IN: (Duration, Duration) = (Duration::from_secs(3), Duration::from_se
 const STEP_IN_AFTER_RESTART: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(200));
 /// How long a link may be missing for want of dial slots before one is freed.
 const FREE_SLOT: Duration = Duration::from_secs(10);
-/// How long a node that left the registry keeps its link: an entry that was
+/// How long a node that left the registry keeps its connection: an entry that was
 /// removed by mistake is back within this time.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait before calls that failed are made again.
@@ -132,7 +132,7 @@ impl Links {
         if let Some(peers) = situation.peers {
             let slots = DialSlots::new(own, peers, &self.memory);
             self.plan_wanted(own, &wanted, peers, &ring, slots, now, rng, plan);
-            self.plan_unwanted(own, &wanted, now, plan);
+            self.plan_unwanted(own, &wanted, peers, now, plan);
         }
         links.extend(wanted.iter().map(|node| self.describe(own, node, situation.peers, &ring)));
         links.sort_by(|a, b| a.pod.cmp(&b.pod));
@@ -167,12 +167,12 @@ impl Links {
         let mut starved = false;
         for node in wanted {
             let enode = node.entry.enode;
-            let up = peers.iter().any(|peer| peer.key == enode.key && is_up(peer));
+            let peer = peers.iter().find(|peer| peer.key == enode.key);
             let listed = if self.fresh { Static::Absent } else { Static::Unknown };
             let memory = self.memory.entry(enode.key).or_insert_with(|| Memory::new(listed));
             memory.unwanted_since = None;
 
-            if up {
+            if peer.is_some_and(is_up) {
                 memory.down_since = None;
             } else if memory.down_since.is_none() {
                 memory.down_since = Some(now.elapsed);
@@ -188,7 +188,8 @@ impl Links {
             }
 
             let mut calls = Vec::new();
-            if let Some(down_since) = memory.down_since {
+            // A connection that is about to become a link is as little touched as one that is up.
+            if let (Some(down_since), None) = (memory.down_since, peer) {
                 let turn = match dialer::decided_by_ring(own, node.entry) {
                     true => (self.ring_since + SETTLE).min(down_since + SETTLE_AT_MOST),
                     false => now.elapsed,
@@ -240,13 +241,15 @@ impl Links {
         }
     }
 
-    /// Takes back what Geth was told of nodes that left the registry, after a grace.
-    fn plan_unwanted(&mut self, own: &Entry, wanted: &[Wanted<'_>], now: Now, plan: &mut Plan) {
+    /// Takes back what Geth was told of nodes that left the registry: at once where
+    /// there is no connection, otherwise after a grace.
+    fn plan_unwanted(&mut self, own: &Entry, wanted: &[Wanted<'_>], peers: &[Peer], now: Now, plan: &mut Plan) {
         self.memory.retain(|key, memory| {
             if wanted.iter().any(|node| node.entry.enode.key == *key) || memory.busy {
                 return true;
             }
-            let due = (*memory.unwanted_since.get_or_insert(now.elapsed) + GRACE).max(memory.retry_at);
+            let grace = if peers.iter().any(|peer| peer.key == *key) { GRACE } else { Duration::ZERO };
+            let due = (*memory.unwanted_since.get_or_insert(now.elapsed) + grace).max(memory.retry_at);
             if now.elapsed < due {
                 plan.wake_at(due);
                 return true;

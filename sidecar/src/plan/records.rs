@@ -86,15 +86,20 @@ impl Records {
         suspect.busy = false;
         suspect.verdict = match state {
             Ok(PodState::Gone | PodState::Finished) => Verdict::Dead,
-            Ok(PodState::Alive { uid }) => match Entry::parse(&suspect.value).ok().and_then(|entry| entry.pod_uid) {
-                Some(registered) if registered != *uid => Verdict::Dead,
-                _ => Verdict::Open,
-            },
+            Ok(PodState::Alive { uid, .. }) => {
+                match Entry::parse(&suspect.value).ok().and_then(|entry| entry.pod_uid) {
+                    Some(registered) if registered != *uid => Verdict::Dead,
+                    _ => Verdict::Open,
+                }
+            }
             Err(StoreErrorKind::Forbidden) => Verdict::Unknowable,
             Err(StoreErrorKind::Other) => Verdict::Open,
         };
         let wait = NEXT_LOOK.after(suspect.looks);
-        suspect.looks += 1;
+        // One that is being deleted is gone soon.
+        if !matches!(state, Ok(PodState::Alive { terminating: true, .. })) {
+            suspect.looks += 1;
+        }
         suspect.look_at = now.elapsed + jittered(wait, wait / 2, rng);
     }
 

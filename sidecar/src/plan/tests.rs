@@ -96,7 +96,7 @@ impl Bench {
                 }
                 Action::Look { pod } => {
                     let uid = pod.replace("geth", "uid");
-                    Outcome::Looked { pod, state: Ok(PodState::Alive { uid }) }
+                    Outcome::Looked { pod, state: Ok(PodState::Alive { uid, terminating: false }) }
                 }
                 Action::Evict { pod, .. } => {
                     self.data.remove(&pod);
@@ -220,6 +220,18 @@ fn is_a_node_that_moved_removed_before_it_is_added_at_its_new_address() {
 }
 
 #[test]
+fn is_a_connection_in_its_handshake_left_alone() {
+    let mut bench = Bench::new();
+    bench.register(2, 900).act();
+    let moved = Enode::new(at(2).key, "10.9.9.9:30303".parse().unwrap()).unwrap();
+    bench.data.insert("geth-2".into(), Entry { enode: moved, ..entry(2, 900) }.to_value());
+    bench.peers = vec![peer(2, Eth::Handshake, true)];
+    assert_eq!(bench.calls(), []);
+    bench.peers.clear();
+    assert_eq!(bench.calls(), [Call::Remove(moved), Call::Add(moved)]);
+}
+
+#[test]
 fn is_nobody_hung_up_on_who_moved_and_dials_itself() {
     let mut bench = Bench::new();
     bench.register(2, 900).act();
@@ -269,6 +281,15 @@ fn does_a_node_that_leaves_the_registry_keep_its_link_for_a_grace() {
     let gone = calls(&bench.pass(SECOND * 6).act());
     assert!(matches!(gone[..], [Call::Remove(a), Call::Distrust(b)] if a.key == at(2).key && b.key == at(2).key));
     assert_eq!(bench.pass(SECOND).act(), [], "once is enough");
+}
+
+#[test]
+fn is_a_node_that_left_without_a_connection_no_longer_dialed_at_once() {
+    let mut bench = Bench::new();
+    bench.register(2, 900).act();
+    bench.data.remove("geth-2");
+    let gone = calls(&bench.act());
+    assert!(matches!(gone[..], [Call::Remove(a), Call::Distrust(_)] if a.key == at(2).key), "{gone:?}");
 }
 
 #[test]
@@ -360,8 +381,8 @@ fn is_an_entry_removed_only_when_its_pod_is_known_to_be_gone() {
     let evict = vec![Action::Evict { pod: "geth-2".into(), value: entry(2, 1100).to_value() }];
     assert_eq!(verdict(Ok(PodState::Gone)), evict);
     assert_eq!(verdict(Ok(PodState::Finished)), evict);
-    assert_eq!(verdict(Ok(PodState::Alive { uid: "another".into() })), evict);
-    assert_eq!(verdict(Ok(PodState::Alive { uid: "uid-2".into() })), []);
+    assert_eq!(verdict(Ok(PodState::Alive { uid: "another".into(), terminating: false })), evict);
+    assert_eq!(verdict(Ok(PodState::Alive { uid: "uid-2".into(), terminating: false })), []);
     assert_eq!(verdict(Err(StoreErrorKind::Other)), []);
     assert_eq!(verdict(Err(StoreErrorKind::Forbidden)), []);
 }
@@ -404,6 +425,23 @@ fn is_a_pod_that_lives_looked_for_less_and_less_often() {
         .filter(|_| bench.pass(SECOND).act().iter().any(|action| matches!(action, Action::Look { .. })))
         .count();
     assert!((8..30).contains(&looks), "{looks} looks in ten minutes");
+}
+
+#[test]
+fn is_a_pod_that_is_being_deleted_looked_for_until_it_is_gone() {
+    let mut bench = Bench::new();
+    bench.register(2, 1100);
+    let mut looks = 0;
+    for _ in 0..30 {
+        for action in bench.pass(SECOND).plan().actions {
+            if let Action::Look { pod } = action {
+                looks += 1;
+                let state = Ok(PodState::Alive { uid: "uid-2".into(), terminating: true });
+                bench.planner.note(Outcome::Looked { pod, state }, bench.now, &mut bench.rng);
+            }
+        }
+    }
+    assert!(looks >= 8, "{looks} looks in half a minute");
 }
 
 #[test]

@@ -85,6 +85,8 @@ pub enum PodState {
     Alive {
         /// Its UID.
         uid: String,
+        /// Whether it is being deleted.
+        terminating: bool,
     },
 }
 
@@ -177,17 +179,11 @@ impl Store {
         let phase = pod.status.and_then(|status| status.phase);
         Ok(match phase.as_deref() {
             Some("Succeeded" | "Failed") => PodState::Finished,
-            _ => PodState::Alive { uid: pod.metadata.uid.unwrap_or_default() },
+            _ => PodState::Alive {
+                uid: pod.metadata.uid.unwrap_or_default(),
+                terminating: pod.metadata.deletion_timestamp.is_some(),
+            },
         })
-    }
-
-    /// Whether `pod` is being deleted, or is gone already.
-    ///
-    /// # Errors
-    /// As [`Store::look`].
-    pub async fn is_terminating(&self, pod: &str) -> Result<bool, StoreError> {
-        let pod = within(self.pods.get_opt(pod)).await?;
-        Ok(pod.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some()))
     }
 
     /// Watches the registry for as long as somebody listens to `sights`: by a watch,

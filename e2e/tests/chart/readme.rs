@@ -1,0 +1,211 @@
+//! Does the README name everything there is, and nothing else? It is compared with the chart and the two programs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use injector::decision::Decision;
+use injector::handler::INTERNAL_ERROR;
+use injector::inject::{Account, Context, ENABLED, KEY, OptIn, Settings, inject};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use sidecar::config::{Config, env};
+use sidecar::plan::{Action, LinkState};
+use sidecar::status::Status;
+
+use super::helm::own_values;
+
+/// Where the checkout is.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn file(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The text of the README from this heading to the next.
+fn section(heading: &str) -> String {
+    let readme = file("README.md");
+    let start = readme.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading {heading:?}"));
+    let body = &readme[start + 1 + heading.len()..];
+    // A line of a script may begin with one #, so only two or more are a heading here.
+    body[..body.find("\n##").unwrap_or(body.len())].to_owned()
+}
+
+/// The table of a section: its first column, which is `code`, and the cells beside it.
+fn table(heading: &str) -> BTreeMap<String, Vec<String>> {
+    let section = section(heading);
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |")?.split_once("` | "));
+    let mut table = BTreeMap::new();
+    for (name, cells) in rows {
+        let cells = cells.split(" | ").map(str::to_owned).collect();
+        assert!(table.insert(name.to_owned(), cells).is_none(), "{name} has two rows under {heading:?}");
+    }
+    table
+}
+
+fn names<T>(table: &BTreeMap<String, T>) -> BTreeSet<&str> {
+    table.keys().map(String::as_str).collect()
+}
+
+/// What stands in a cell of `code` and nothing else.
+fn code(cell: &str) -> Option<&str> {
+    cell.strip_prefix('`')?.strip_suffix('`').filter(|code| !code.contains('`'))
+}
+
+#[test]
+fn does_it_list_every_value_of_the_chart_with_its_default() {
+    fn compare(path: &str, actual: &Value, rows: &mut BTreeMap<String, Vec<String>>) {
+        if let Some(cells) = rows.remove(path) {
+            let default = code(&cells[0]).unwrap_or_else(|| panic!("{path}: no default"));
+            let default: Value = serde_saphyr::from_str(default).unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert_eq!(&default, actual, "{path}");
+            return;
+        }
+        // What has no row of its own has to be a group of values that have.
+        let below = actual.as_object().filter(|below| !below.is_empty()).unwrap_or_else(|| panic!("{path} is missing"));
+        for (key, value) in below {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            compare(&path, value, rows);
+        }
+    }
+    let mut rows = table("## Values");
+    compare("", &own_values(), &mut rows);
+    assert_eq!(names(&rows), BTreeSet::new(), "there are no such values");
+}
+
+/// The annotations that the injector takes, by its own account: its refusal of any other names them all.
+fn annotations() -> BTreeSet<String> {
+    let settings = Settings {
+        image: "sidecar".into(),
+        image_pull_policy: "IfNotPresent".into(),
+        cpu_request: "5m".into(),
+        memory_request: "16Mi".into(),
+        memory_limit: "64Mi".into(),
+        log_level: "INFO".into(),
+        configmap_names: vec!["geth-peering".into()],
+        native_sidecars: true,
+        disable_service_links: true,
+        version: "0".into(),
+    };
+    let pod = json!({
+        "metadata": {"labels": {KEY: ENABLED}, "annotations": {"geth-peering/no-such-annotation": ""}},
+        "spec": {"containers": [{"name": "geth", "image": "ethereum/client-go"}]},
+    });
+    let context = Context { settings: &settings, namespace: "chain", account: &Account::Ready };
+    let refusal = inject(&pod, &context).message.expect("a refusal");
+    let list = refusal.split_once('{').and_then(|(_, rest)| rest.split_once('}')).expect("a list").0;
+    list.split(',').map(|name| format!("geth-peering/{name}")).collect()
+}
+
+#[test]
+fn does_it_list_every_annotation() {
+    let (table, annotations) = (table("## Annotations"), annotations());
+    assert_eq!(names(&table), annotations.iter().map(String::as_str).collect());
+    for (annotation, cells) in &table {
+        assert!(cells.len() == 3 && cells.iter().all(|cell| !cell.trim().is_empty()), "{annotation}: {cells:?}");
+    }
+}
+
+/// The sidecar's variables: every constant of `config::env`.
+fn variables() -> BTreeSet<String> {
+    let source = file("sidecar/src/config.rs");
+    let module = source.split_once("pub mod env {").and_then(|(_, rest)| rest.split_once("\n}")).expect("the module").0;
+    let constants = module.lines().filter_map(|line| line.trim().strip_prefix("pub const "));
+    constants.map(|line| line.split('"').nth(1).expect("a string").to_owned()).collect()
+}
+
+#[test]
+fn does_it_list_every_variable_of_the_sidecar_with_its_default() {
+    let (table, mut variables) = (table("## The sidecar by hand"), variables());
+    // Others than the user set these two; they are defaults of two that the user may set.
+    for given in [env::HOSTNAME, env::API_SERVER] {
+        assert!(variables.remove(given), "{given}");
+        assert!(table.values().any(|cells| cells[0].contains(&format!("`{given}`"))), "{given} is no default");
+    }
+    assert_eq!(names(&table), variables.iter().map(String::as_str).collect());
+
+    let read = |written: &dyn Fn(&str) -> Option<String>| {
+        let lookup = |name: &str| match name {
+            env::POD_NAME => Some("geth-0".to_owned()),
+            env::POD_IP => Some("10.0.0.1".to_owned()),
+            _ => written(name),
+        };
+        Config::read(lookup, |_| None).expect("a configuration")
+    };
+    let default = |name: &str| Some(code(&table[name][0])?.to_owned());
+    assert_eq!(read(&|name| table.get(name).and_then(|_| default(name))), read(&|_| None), "the defaults in effect");
+    let set: BTreeSet<&str> = names(&table).into_iter().filter(|name| default(name).is_some()).collect();
+    let constant = ["CONFIGMAP_NAME", "IPC_PATH", "LOGGING", "PEERING_HTTP_PORT", "PEERING_LOG_FORMAT"];
+    assert_eq!(set, constant.into(), "the others' defaults depend on the pod, or they have none");
+}
+
+#[test]
+fn does_it_explain_every_decision_and_say_which_refuse() {
+    let table = table("### Decisions");
+    let mut words: BTreeSet<&str> = Decision::ALL.iter().map(|decision| decision.word()).collect();
+    // What the handler adds: its own failure, and the Event about a namespace.
+    words.extend([INTERNAL_ERROR, "not-prepared"]);
+    assert_eq!(names(&table), words);
+    for decision in Decision::ALL {
+        let fate = &table[decision.word()][1];
+        assert_eq!(fate.contains("refused"), decision.denies(OptIn::PodLabel), "{}: {fate}", decision.word());
+    }
+}
+
+#[test]
+fn does_it_explain_every_state_in_which_a_link_can_be_stuck() {
+    let text = section("## When it does not");
+    for state in LinkState::ALL.map(LinkState::as_str) {
+        assert!(text.contains(&format!("`{state}`")), "{state}");
+    }
+}
+
+#[test]
+fn does_it_name_every_metric() {
+    // A family shows up once it has a number.
+    let (sidecar, injector) = (sidecar::metrics::Metrics::default(), injector::metrics::Metrics::default());
+    sidecar.count(&Action::Look { pod: "geth-1".into() });
+    injector.decided("pods", Decision::Injected.word(), Duration::ZERO);
+    injector.prepared(true);
+    let shown = sidecar.render(&Status::new("geth-0", Timestamp::UNIX_EPOCH)) + &injector.text().expect("text");
+    let metrics = shown.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(|line| {
+        let (family, kind) = line.split_once(' ').expect("a name and a type");
+        let suffix = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        format!("{family}{suffix}")
+    });
+    let text = section("## When it does not");
+    let named = text.split('`').filter(|code| code.starts_with("geth_peering_") && !code.contains(' '));
+    assert_eq!(named.map(str::to_owned).collect::<BTreeSet<_>>(), metrics.collect());
+}
+
+#[test]
+fn does_every_make_target_and_every_file_in_it_exist() {
+    let (readme, makefile) = (file("README.md"), file("Makefile"));
+    let targets: BTreeSet<&str> = makefile
+        .lines()
+        .filter_map(|line| line.split_once(": ").filter(|_| line.contains(" ## ")).map(|(target, _)| target))
+        .filter(|target| *target != "help")
+        .collect();
+    let rows = table("## Development");
+    let documented: BTreeSet<&str> = rows.keys().filter_map(|command| command.strip_prefix("make ")).collect();
+    assert_eq!(documented, targets);
+
+    for link in readme.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(link, _)| link)) {
+        if let Some(anchor) = link.strip_prefix('#') {
+            let anchors = readme
+                .lines()
+                .filter(|line| line.starts_with('#'))
+                .map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"));
+            assert!(anchors.into_iter().any(|heading| heading == anchor), "no heading for #{anchor}");
+        } else if !link.starts_with("https://") {
+            assert!(root().join(link).exists(), "{link}");
+        }
+    }
+}
