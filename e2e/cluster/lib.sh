@@ -27,10 +27,10 @@ beating() {
     return
   fi
   local start=$SECONDS beat status=0
-  # The loop must not outlive this shell, and its sleep must not hold a pipe open.
+  # The loop must not outlive this shell, and its sleep must hold no pipe and no lock.
   while sleep 15 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
     say "  ... $((SECONDS - start)) s so far"
-  done >/dev/null &
+  done >/dev/null 9>&- &
   beat=$!
   GETH_PEERING_BEATING=1 "$@" || status=$?
   kill "$beat" 2>/dev/null || true
@@ -54,6 +54,16 @@ quietly() {
   say "$what: $((SECONDS - start)) s"
 }
 logged() { "${@:2}" >"$1" 2>&1; }
+
+# alone NAME: wait until no other script here is doing NAME, and keep others from it
+# until this one ends.  (Descriptor 9; what outlives the script must close it.)
+alone() {
+  exec 9>"$cache/$1.lock"
+  if ! flock -n 9; then
+    say "waiting for another make that is at work on the $1 ..."
+    flock 9
+  fi
+}
 
 apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -q "$@"; }
 
