@@ -130,9 +130,9 @@ impl Links {
         let (wanted, mut links) = sort(situation, own);
         let ring = self.ring(own, &wanted, now);
         if let Some(peers) = situation.peers {
-            let slots = DialSlots::new(own, peers, &self.memory);
-            self.plan_wanted(own, &wanted, peers, &ring, slots, now, rng, plan);
-            self.plan_unwanted(own, &wanted, peers, now, plan);
+            let scene = Scene { own, wanted: &wanted, peers, ring: &ring, ring_since: self.ring_since, now };
+            self.plan_wanted(&scene, rng, plan);
+            self.plan_unwanted(&scene, plan);
         }
         links.extend(wanted.iter().map(|node| self.describe(own, node, situation.peers, &ring)));
         links.sort_by(|a, b| a.pod.cmp(&b.pod));
@@ -152,68 +152,32 @@ impl Links {
     }
 
     /// What Geth has to be told of the nodes that shall be its peers.
-    #[allow(clippy::too_many_arguments, reason = "one decision, and each argument is one thing it rests on")]
-    fn plan_wanted(
-        &mut self,
-        own: &Entry,
-        wanted: &[Wanted<'_>],
-        peers: &[Peer],
-        ring: &[PublicKey],
-        mut slots: DialSlots,
-        now: Now,
-        rng: &mut impl Rng,
-        plan: &mut Plan,
-    ) {
+    fn plan_wanted(&mut self, scene: &Scene<'_>, rng: &mut impl Rng, plan: &mut Plan) {
+        let mut slots = scene.free_slots(&self.memory);
         let mut starved = false;
-        for node in wanted {
+        for node in scene.wanted {
             let enode = node.entry.enode;
-            let peer = peers.iter().find(|peer| peer.key == enode.key);
             let listed = if self.fresh { Static::Absent } else { Static::Unknown };
             let memory = self.memory.entry(enode.key).or_insert_with(|| Memory::new(listed));
-            memory.unwanted_since = None;
-
-            if peer.is_some_and(is_up) {
-                memory.down_since = None;
-            } else if memory.down_since.is_none() {
-                memory.down_since = Some(now.elapsed);
-                let (patience, spread) = if self.restarted { STEP_IN_AFTER_RESTART } else { STEP_IN };
-                memory.step_in_at = now.elapsed + jittered(patience, spread, rng);
-            }
+            let patience = if self.restarted { STEP_IN_AFTER_RESTART } else { STEP_IN };
+            memory.observe(&enode.key, scene, patience, rng);
             if memory.busy {
                 continue;
             }
-            if now.elapsed < memory.retry_at {
+            if scene.now.elapsed < memory.retry_at {
                 plan.wake_at(memory.retry_at);
                 continue;
             }
 
             let mut calls = Vec::new();
-            // A connection that is about to become a link is as little touched as one that is up.
-            if let (Some(down_since), None) = (memory.down_since, peer) {
-                let turn = match dialer::decided_by_ring(own, node.entry) {
-                    true => (self.ring_since + SETTLE).min(down_since + SETTLE_AT_MOST),
-                    false => now.elapsed,
-                };
-                let at_address = memory.listed == Static::At(enode.address);
-                if turn > now.elapsed {
-                    plan.wake_at(turn);
-                } else if at_address {
-                    // Geth dials, and goes on doing so.
-                } else if dialer::dials(own, node.entry, ring) {
+            match memory.dial(scene, node.entry, slots) {
+                Dial::Now => {
                     calls = memory.add(enode);
-                    slots.take();
-                } else if now.elapsed < memory.step_in_at {
-                    // An old address that Geth still dials stays for now: taking it back would
-                    // hang up on the node itself, which may be arriving at this moment.
-                    plan.wake_at(memory.step_in_at);
-                } else if slots.any() {
-                    calls = memory.add(enode);
-                    slots.take();
-                } else if now.elapsed < down_since + FREE_SLOT {
-                    plan.wake_at(down_since + FREE_SLOT);
-                } else {
-                    starved = true;
+                    slots = slots.saturating_sub(1);
                 }
+                Dial::At(time) => plan.wake_at(time),
+                Dial::NoSlot => starved = true,
+                Dial::Leave => {}
             }
             if !memory.trusted {
                 calls.push(Call::Trust(enode));
@@ -221,41 +185,39 @@ impl Links {
             memory.order(enode.key, calls, plan);
         }
         if starved {
-            self.free_slot(own, wanted, peers, ring, plan);
+            self.free_slot(scene, plan);
         }
     }
 
     /// Hangs up on one node that this Geth dialed though it was the other's turn: the
     /// other side dials it again, and a slot is free for a link that has nobody else.
-    fn free_slot(&mut self, own: &Entry, wanted: &[Wanted<'_>], peers: &[Peer], ring: &[PublicKey], plan: &mut Plan) {
-        let candidate = wanted.iter().find(|node| {
-            let key = node.entry.enode.key;
-            let dialed = peers.iter().any(|peer| peer.key == key && is_up(peer) && !peer.inbound);
-            let ours = self.memory.get(&key).is_some_and(|m| !m.busy && matches!(m.listed, Static::At(_)));
-            dialed && ours && !dialer::dials(own, node.entry, ring)
-        });
-        if let Some(enode) = candidate.map(|node| node.entry.enode)
-            && let Some(memory) = self.memory.get_mut(&enode.key)
-        {
-            memory.order(enode.key, vec![Call::Remove(enode)], plan);
+    fn free_slot(&mut self, scene: &Scene<'_>, plan: &mut Plan) {
+        for node in scene.wanted {
+            let enode = node.entry.enode;
+            let Some(memory) = self.memory.get_mut(&enode.key) else { continue };
+            let dialed = scene.peer(&enode.key).is_some_and(|peer| is_up(peer) && !peer.inbound);
+            let ours = matches!(memory.listed, Static::At(_)) && !memory.busy;
+            if dialed && ours && !dialer::dials(scene.own, node.entry, scene.ring) {
+                return memory.order(enode.key, vec![Call::Remove(enode)], plan);
+            }
         }
     }
 
     /// Takes back what Geth was told of nodes that left the registry: at once where
     /// there is no connection, otherwise after a grace.
-    fn plan_unwanted(&mut self, own: &Entry, wanted: &[Wanted<'_>], peers: &[Peer], now: Now, plan: &mut Plan) {
+    fn plan_unwanted(&mut self, scene: &Scene<'_>, plan: &mut Plan) {
         self.memory.retain(|key, memory| {
-            if wanted.iter().any(|node| node.entry.enode.key == *key) || memory.busy {
+            if scene.wanted.iter().any(|node| node.entry.enode.key == *key) || memory.busy {
                 return true;
             }
-            let grace = if peers.iter().any(|peer| peer.key == *key) { GRACE } else { Duration::ZERO };
-            let due = (*memory.unwanted_since.get_or_insert(now.elapsed) + grace).max(memory.retry_at);
-            if now.elapsed < due {
+            let grace = if scene.peer(key).is_some() { GRACE } else { Duration::ZERO };
+            let due = (*memory.unwanted_since.get_or_insert(scene.now.elapsed) + grace).max(memory.retry_at);
+            if scene.now.elapsed < due {
                 plan.wake_at(due);
                 return true;
             }
             // Both calls go by the key alone; the address is not looked at.
-            let enode = Enode { key: *key, ..own.enode };
+            let enode = Enode { key: *key, ..scene.own.enode };
             let mut calls = Vec::new();
             if matches!(memory.listed, Static::At(_)) {
                 calls.push(Call::Remove(enode));
@@ -307,6 +269,48 @@ impl Memory {
         }
     }
 
+    /// Takes note of whether the link is up. Whoever is to be dialed by the other side
+    /// has `patience` (and up to as much more as its second part) before this one does.
+    fn observe(&mut self, key: &PublicKey, scene: &Scene<'_>, patience: (Duration, Duration), rng: &mut impl Rng) {
+        self.unwanted_since = None;
+        if scene.peer(key).is_some_and(is_up) {
+            self.down_since = None;
+        } else if self.down_since.is_none() {
+            self.down_since = Some(scene.now.elapsed);
+            self.step_in_at = scene.now.elapsed + jittered(patience.0, patience.1, rng);
+        }
+    }
+
+    /// Whether Geth has to be told to dial `entry`, with `slots` dial slots free.
+    fn dial(&self, scene: &Scene<'_>, entry: &Entry, slots: u32) -> Dial {
+        let now = scene.now.elapsed;
+        // A connection that is about to become a link is as little touched as one that is up.
+        let (Some(down_since), None) = (self.down_since, scene.peer(&entry.enode.key)) else { return Dial::Leave };
+        if self.listed == Static::At(entry.enode.address) {
+            // Geth dials, and goes on doing so.
+            return Dial::Leave;
+        }
+        if dialer::decided_by_ring(scene.own, entry) {
+            let settled = (scene.ring_since + SETTLE).min(down_since + SETTLE_AT_MOST);
+            if now < settled {
+                return Dial::At(settled);
+            }
+        }
+        if dialer::dials(scene.own, entry, scene.ring) {
+            Dial::Now
+        } else if now < self.step_in_at {
+            // An old address that Geth still dials stays for now: taking it back would
+            // hang up on the node itself, which may be arriving at this moment.
+            Dial::At(self.step_in_at)
+        } else if slots > 0 {
+            Dial::Now
+        } else if now < down_since + FREE_SLOT {
+            Dial::At(down_since + FREE_SLOT)
+        } else {
+            Dial::NoSlot
+        }
+    }
+
     /// Puts the calls into the plan, unless there are none.
     fn order(&mut self, key: PublicKey, calls: Vec<Call>, plan: &mut Plan) {
         if !calls.is_empty() {
@@ -325,25 +329,40 @@ impl Memory {
     }
 }
 
-/// How many more nodes this Geth can dial.
-struct DialSlots {
-    free: u32,
+/// What one plan of the links rests on.
+struct Scene<'a> {
+    own: &'a Entry,
+    wanted: &'a [Wanted<'a>],
+    peers: &'a [Peer],
+    ring: &'a [PublicKey],
+    /// Since when the ring is as it is.
+    ring_since: Duration,
+    now: Now,
 }
 
-impl DialSlots {
-    /// Geth dials at most a third of its peers, static ones too: `MaxDialedConns` (p2p/server.go, v1.17.5).
-    fn new(own: &Entry, peers: &[Peer], memory: &BTreeMap<PublicKey, Memory>) -> Self {
-        let all = own.max_peers.unwrap_or(DEFAULT_MAX_PEERS) / DIAL_RATIO;
-        let dialed = peers.iter().filter(|peer| !peer.inbound).count();
+impl Scene<'_> {
+    fn peer(&self, key: &PublicKey) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.key == *key)
+    }
+
+    /// How many more nodes this Geth can dial: a third of its peers in all, static
+    /// ones too: `MaxDialedConns` (p2p/server.go, v1.17.5).
+    fn free_slots(&self, memory: &BTreeMap<PublicKey, Memory>) -> u32 {
+        let all = self.own.max_peers.unwrap_or(DEFAULT_MAX_PEERS) / DIAL_RATIO;
+        let dialed = self.peers.iter().filter(|peer| !peer.inbound).count();
         let dialing = memory.values().filter(|m| m.down_since.is_some() && matches!(m.listed, Static::At(_))).count();
-        Self { free: all.saturating_sub(u32::try_from(dialed + dialing).unwrap_or(u32::MAX)) }
+        all.saturating_sub(u32::try_from(dialed + dialing).unwrap_or(u32::MAX))
     }
+}
 
-    fn any(&self) -> bool {
-        self.free > 0
-    }
-
-    fn take(&mut self) {
-        self.free = self.free.saturating_sub(1);
-    }
+/// What a missing link asks for.
+enum Dial {
+    /// That Geth is told to dial.
+    Now,
+    /// Patience: to be asked again at this time.
+    At(Duration),
+    /// A dial slot, and none is free.
+    NoSlot,
+    /// Nothing.
+    Leave,
 }
