@@ -35,6 +35,11 @@ goes on with "-injector".
 {{- include "geth-peering.fullname" . }}-ca
 {{- end -}}
 
+{{/* Namespaces in which nothing is injected or made, as a YAML list. */}}
+{{- define "geth-peering.excludedNamespaces" -}}
+{{- concat (list "kube-system" "kube-public" "kube-node-lease" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | toYaml -}}
+{{- end -}}
+
 {{/* Labels by which the injector's pods are found. They never change, because a Deployment's selector cannot. */}}
 {{- define "geth-peering.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "geth-peering.name" . | quote }}

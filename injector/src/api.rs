@@ -78,17 +78,6 @@ impl ApiError {
     pub fn is_failed_test(&self) -> bool {
         self.status().is_some_and(kube::core::Status::is_invalid)
     }
-
-    /// The namespace is on its way out: nothing can be created in it any more
-    /// (apiserver `plugin/namespace/lifecycle/admission.go`).
-    pub fn is_namespace_terminating(&self) -> bool {
-        self.status().is_some_and(|status| {
-            let causes = status.details.iter().flat_map(|details| &details.causes);
-            status.is_forbidden()
-                && (causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
-                    || status.message.contains("because it is being terminated"))
-        })
-    }
 }
 
 /// The message of the API server alone, without the dump of the whole status that kube appends.

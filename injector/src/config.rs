@@ -3,6 +3,7 @@
 //! All mistakes are reported at once, before anything starts: whoever edits values by hand should not have to find
 //! them one restart at a time.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -58,6 +59,9 @@ pub struct Args {
     /// Name of a ConfigMap that networks may use, repeated or separated by commas; the first is the default
     #[arg(long, env = "INJECTOR_CONFIGMAP", value_delimiter = ',', default_value = "geth-peering")]
     configmap: Vec<Written<ObjectName>>,
+    /// Name of a namespace in which nothing is made, whatever its labels; repeated or separated by commas
+    #[arg(long, env = "INJECTOR_EXCLUDED_NAMESPACE", value_delimiter = ',')]
+    excluded_namespace: Vec<Written<DnsLabel>>,
     /// Whether the cluster knows native sidecars (Kubernetes 1.29 and newer)
     #[arg(long, env = "INJECTOR_NATIVE_SIDECARS", default_value = "true")]
     native_sidecars: Written<bool>,
@@ -87,6 +91,8 @@ pub struct Config {
     pub pod_name: String,
     /// The ClusterRole of sidecars.
     pub sidecar_cluster_role: String,
+    /// Namespaces in which nothing is made.
+    pub excluded_namespaces: BTreeSet<String>,
     /// What is injected.
     pub inject: inject::Settings,
     /// Port of the webhooks; 0 takes any.
@@ -131,6 +137,7 @@ impl Args {
             sidecar_memory_limit,
             sidecar_log_level,
             configmap,
+            excluded_namespace,
             native_sidecars,
             disable_service_links,
             https_port,
@@ -154,6 +161,8 @@ impl Args {
         let sidecar_log_text = sidecar_log_level.text.to_ascii_uppercase();
         let sidecar_log_level = mistakes.value("sidecar-log-level", sidecar_log_level);
         let configmaps: Option<Vec<_>> = configmap.into_iter().map(|name| mistakes.value("configmap", name)).collect();
+        let excluded: Option<Vec<_>> =
+            excluded_namespace.into_iter().map(|name| mistakes.value("excluded-namespace", name)).collect();
         let native_sidecars = mistakes.value("native-sidecars", native_sidecars);
         let disable_service_links = mistakes.value("disable-service-links", disable_service_links);
         let https_port = mistakes.value("https-port", https_port);
@@ -176,6 +185,7 @@ impl Args {
                 },
                 pod_name: pod_name?.0,
                 sidecar_cluster_role: sidecar_cluster_role?.0,
+                excluded_namespaces: excluded?.into_iter().map(|name| name.0).collect(),
                 inject: inject::Settings {
                     image: image?.0,
                     image_pull_policy: image_pull_policy?.0,
@@ -323,6 +333,8 @@ mod tests {
             "--sidecar-log-level=debug",
             "--configmap=nodes",
             "--configmap=geth-peering,third",
+            "--excluded-namespace=vault",
+            "--excluded-namespace=kube-system,vault",
             "--native-sidecars=false",
             "--disable-service-links=false",
             "--https-port=1",
@@ -344,6 +356,7 @@ mod tests {
             version: env!("CARGO_PKG_VERSION").into(),
         };
         assert_eq!(config.inject, expected);
+        assert_eq!(config.excluded_namespaces.into_iter().collect::<Vec<_>>(), ["kube-system", "vault"]);
         assert_eq!((config.https_port, config.http_port), (1, 2));
         assert_eq!((config.log_level, config.log_format), (LogLevel::Warning, LogFormat::Json));
     }
@@ -357,6 +370,7 @@ mod tests {
             ("sidecar-memory-limit", "1Xi"),
             ("sidecar-log-level", "LOUD"),
             ("configmap", "No_Name"),
+            ("excluded-namespace", "no.namespace"),
             ("native-sidecars", "maybe"),
             ("disable-service-links", "2"),
             ("https-port", "99999"),

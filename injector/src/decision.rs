@@ -102,12 +102,6 @@ impl Decision {
         }
     }
 
-    /// Whether the object changes, or is already as the injector makes it.
-    #[must_use]
-    pub fn injects(self) -> bool {
-        matches!(self, Decision::Injected | Decision::Repaired | Decision::AlreadyInjected)
-    }
-
     /// Whether the request is refused.
     ///
     /// Whoever labels a pod asks for peering and must hear at once that it cannot be had; a pod that merely lives in a

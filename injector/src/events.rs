@@ -32,6 +32,8 @@ const PER_WINDOW: usize = 20;
 const WINDOW: Duration = Duration::from_secs(10);
 /// The longest note the API server takes, in bytes (`pkg/apis/core/validation/events.go`, `NoteLengthLimit`).
 const NOTE_LIMIT: usize = 1024;
+/// The longest name of an object (RFC 1123 subdomain), and longer than kinds, versions and uids are.
+const FIELD_LIMIT: usize = 253;
 /// Who reports.
 const CONTROLLER: &str = "geth-peering-injector";
 
@@ -42,17 +44,19 @@ pub struct Notice {
     pub owner: ObjectReference,
     /// The word of the decision.
     pub word: &'static str,
-    /// The sentence.
+    /// The sentence, no longer than an Event can hold.
     pub note: String,
 }
 
 impl Notice {
     /// A notice for the controller of `pod`, which is about to be created in `namespace`; `None` for a pod without one:
     /// who creates such a pod is told directly.
-    pub fn for_owner_of(pod: &Value, namespace: &str, word: &'static str, note: String) -> Option<Self> {
+    ///
+    /// The pod was not validated yet, and notices are kept for a while: what could be of any length is cut or refused here.
+    pub fn for_owner_of(pod: &Value, namespace: &str, word: &'static str, note: &str) -> Option<Self> {
         let owners = pod.pointer("/metadata/ownerReferences")?.as_array()?;
         let owner = owners.iter().find(|owner| owner["controller"] == Value::Bool(true))?;
-        let text = |field: &str| owner[field].as_str().map(str::to_owned);
+        let text = |field: &str| owner[field].as_str().filter(|text| text.len() <= FIELD_LIMIT).map(str::to_owned);
         let owner = ObjectReference {
             api_version: text("apiVersion"),
             kind: text("kind"),
@@ -61,8 +65,14 @@ impl Notice {
             namespace: Some(namespace.to_owned()),
             ..ObjectReference::default()
         };
-        Some(Self { owner, word, note })
+        Some(Self { owner, word, note: cut(note).to_owned() })
     }
+}
+
+/// As much of `note` as an Event can hold.
+fn cut(note: &str) -> &str {
+    let end = (0..=NOTE_LIMIT.min(note.len())).rev().find(|end| note.is_char_boundary(*end));
+    &note[..end.unwrap_or_default()]
 }
 
 /// Decides which Events are worth writing.
@@ -131,9 +141,7 @@ impl Reporter {
     }
 
     fn event(&self, notice: Notice, now: Timestamp) -> Event {
-        let Notice { owner, word, mut note } = notice;
-        let fits = (0..=NOTE_LIMIT.min(note.len())).rev().find(|end| note.is_char_boundary(*end));
-        note.truncate(fits.unwrap_or_default());
+        let Notice { owner, word, note } = notice;
         Event {
             metadata: ObjectMeta {
                 // As client-go names Events: unique per object and moment.
@@ -165,7 +173,7 @@ mod tests {
             {"apiVersion": "v1", "kind": "ConfigMap", "name": "other", "uid": "x"},
             {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "geth", "uid": uid.to_string(), "controller": true},
         ]}});
-        Notice::for_owner_of(&pod, "chain", "no-geth-container", note.to_owned()).unwrap()
+        Notice::for_owner_of(&pod, "chain", "no-geth-container", note).unwrap()
     }
 
     #[test]
@@ -176,8 +184,26 @@ mod tests {
         for pod in
             [json!({}), json!({"metadata": {"ownerReferences": "?"}}), json!({"metadata": {"ownerReferences": []}})]
         {
-            assert_eq!(Notice::for_owner_of(&pod, "chain", "injected", String::new()), None);
+            assert_eq!(Notice::for_owner_of(&pod, "chain", "injected", ""), None);
         }
+    }
+
+    #[test]
+    fn can_no_pod_make_what_is_remembered_of_it_large() {
+        // Two bytes a letter, so that the limit falls between letters.
+        let long = "é".repeat(1_000_000);
+        let (short, shorter) = (notice(1, &format!("a{long}")), notice(1, &format!("a{long} and so on")));
+        assert_eq!(short.note.len(), NOTE_LIMIT - 1);
+        let (mut limiter, now) = (Limiter::default(), Instant::now());
+        assert!(limiter.admits(&short, now));
+        assert!(!limiter.admits(&shorter, now), "they are the same where an Event ends");
+
+        let owned_by = |name: &str, uid: &str| {
+            let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid, "controller": true});
+            Notice::for_owner_of(&json!({"metadata": {"ownerReferences": [owner]}}), "chain", "injected", "")
+        };
+        assert_eq!(owned_by(&long, "1"), None, "no object is called that");
+        assert_eq!(owned_by("geth", &long).unwrap().owner.uid, None);
     }
 
     #[test]

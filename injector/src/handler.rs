@@ -121,7 +121,7 @@ impl Webhook {
 
     fn notify(&self, review: &Review, word: &'static str, note: &str) {
         if !review.dry_run
-            && let Some(notice) = Notice::for_owner_of(&review.object, &review.namespace, word, note.to_owned())
+            && let Some(notice) = Notice::for_owner_of(&review.object, &review.namespace, word, note)
         {
             self.notices.send(notice);
         }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::inject::Outcome;
+use crate::inject::{Outcome, text};
 
 /// The only version there is since Kubernetes 1.22.
 const API_VERSION: &str = "admission.k8s.io/v1";
@@ -43,13 +43,11 @@ pub struct Review {
     pub api_version: String,
     /// Identifies the question; the answer must carry the same.
     pub uid: String,
-    /// Kind of the object, such as `Pod`.
-    pub kind: String,
     /// Resource of the request, such as `pods`.
     pub resource: String,
     /// Subresource, such as `scale`; empty for the object itself.
     pub sub_resource: String,
-    /// Namespace of the object; the object itself may not say it yet.
+    /// Namespace of the object, a DNS label; the object itself may not say it yet. Empty where an object has none.
     pub namespace: String,
     /// Name of the object; empty when the API server is to make one from `generateName`.
     pub name: String,
@@ -57,31 +55,33 @@ pub struct Review {
     pub operation: Operation,
     /// True if nothing may be written anywhere on behalf of this request.
     pub dry_run: bool,
-    /// Who asks.
-    pub username: String,
     /// The object as it shall become; null on deletion.
     pub object: Value,
     /// The object as it is; null on creation.
     pub old_object: Value,
 }
 
-/// Why a body is no review. The HTTP answer is 400.
+/// Why a body is no review. The HTTP answer is 400. What the messages quote is clipped and escaped: it may come from
+/// anybody.
 #[derive(Debug, Error)]
 pub enum ReviewError {
     /// Not JSON, or not of the shape of a review.
     #[error("the body is not an AdmissionReview: {0}")]
-    Shape(#[from] serde_json::Error),
+    Shape(String),
     /// A review of a version or kind that this webhook does not speak.
-    #[error("expected apiVersion {API_VERSION}, kind {KIND}, got apiVersion {api_version:?}, kind {kind:?}")]
+    #[error("expected apiVersion {API_VERSION}, kind {KIND}, got apiVersion {api_version}, kind {kind}")]
     Version {
-        /// The body's `apiVersion`.
+        /// The body's `apiVersion`, in quotes.
         api_version: String,
-        /// The body's `kind`.
+        /// The body's `kind`, in quotes.
         kind: String,
     },
     /// An answer instead of a question.
     #[error("the AdmissionReview has no request")]
     NoRequest,
+    /// The namespace, in quotes, is none; it would go into URLs and the log.
+    #[error("the request's namespace {0} is not a DNS label")]
+    Namespace(String),
 }
 
 #[derive(Deserialize)]
@@ -99,8 +99,6 @@ struct Envelope {
 struct Request {
     uid: String,
     #[serde(default)]
-    kind: GroupVersionKind,
-    #[serde(default)]
     resource: GroupVersionResource,
     #[serde(default)]
     sub_resource: String,
@@ -110,8 +108,6 @@ struct Request {
     namespace: String,
     operation: Operation,
     #[serde(default)]
-    user_info: UserInfo,
-    #[serde(default)]
     object: Value,
     #[serde(default)]
     old_object: Value,
@@ -120,19 +116,14 @@ struct Request {
 }
 
 #[derive(Default, Deserialize)]
-struct GroupVersionKind {
-    kind: String,
-}
-
-#[derive(Default, Deserialize)]
 struct GroupVersionResource {
     resource: String,
 }
 
-#[derive(Default, Deserialize)]
-struct UserInfo {
-    #[serde(default)]
-    username: String,
+/// Whether a text is a name as namespaces have it (RFC 1123, `validation.IsDNS1123Label` of Kubernetes).
+fn is_dns_label(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&text.len()) && text.chars().all(allowed) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 impl Review {
@@ -141,22 +132,25 @@ impl Review {
     /// # Errors
     /// When the body is not a question of a version that this webhook speaks.
     pub fn parse(body: &[u8]) -> Result<Self, ReviewError> {
-        let Envelope { api_version, kind, request } = serde_json::from_slice(body)?;
+        let Envelope { api_version, kind, request } =
+            serde_json::from_slice(body).map_err(|error| ReviewError::Shape(text::error(&error)))?;
         if api_version != API_VERSION || kind != KIND {
+            let (api_version, kind) = (text::quoted(&api_version), text::quoted(&kind));
             return Err(ReviewError::Version { api_version, kind });
         }
         let request = request.ok_or(ReviewError::NoRequest)?;
+        if !request.namespace.is_empty() && !is_dns_label(&request.namespace) {
+            return Err(ReviewError::Namespace(text::quoted(&request.namespace)));
+        }
         Ok(Self {
             api_version,
             uid: request.uid,
-            kind: request.kind.kind,
             resource: request.resource.resource,
             sub_resource: request.sub_resource,
             namespace: request.namespace,
             name: request.name,
             operation: request.operation,
             dry_run: request.dry_run.unwrap_or(false),
-            username: request.user_info.username,
             object: request.object,
             old_object: request.old_object,
         })
@@ -185,13 +179,6 @@ impl Response {
         }
         let answer = Self(json!({ "apiVersion": review.api_version, "kind": KIND, "response": response }));
         outcome.warnings.iter().fold(answer, |answer, warning| answer.with_warning(warning))
-    }
-
-    /// Lets the object pass as it is.
-    #[must_use]
-    pub fn allow(review: &Review) -> Self {
-        let response = json!({ "uid": review.uid, "allowed": true });
-        Self(json!({ "apiVersion": review.api_version, "kind": KIND, "response": response }))
     }
 
     /// Adds a sentence that `kubectl` and other clients show to whoever made the request.
@@ -249,11 +236,10 @@ mod tests {
     #[test]
     fn is_a_review_of_the_api_server_understood() {
         let review = parse(&body()).unwrap();
-        assert_eq!((review.uid.as_str(), review.kind.as_str(), review.resource.as_str()), ("8a1f", "Pod", "pods"));
+        assert_eq!((review.uid.as_str(), review.resource.as_str()), ("8a1f", "pods"));
         assert_eq!((review.namespace.as_str(), review.name.as_str()), ("chain", ""));
         assert_eq!(review.operation, Operation::Create);
         assert!(review.dry_run);
-        assert!(review.username.ends_with("statefulset-controller"));
         assert_eq!(review.object["spec"]["tomorrow"], json!([1]));
         assert_eq!(review.old_object, Value::Null);
     }
@@ -272,6 +258,20 @@ mod tests {
         assert!(matches!(with("/apiVersion", json!("admission.k8s.io/v1beta1")), ReviewError::Version { .. }));
         assert!(matches!(with("/kind", json!("Pod")), ReviewError::Version { .. }));
         assert!(with("/apiVersion", json!("v2")).to_string().contains("admission.k8s.io/v1"));
+        for namespace in ["a/b", "..", "Chain", "-a", "a-", "a\nb", "a?x=y", &"x".repeat(64)] {
+            assert!(matches!(with("/request/namespace", json!(namespace)), ReviewError::Namespace(_)), "{namespace}");
+        }
+    }
+
+    #[test]
+    fn is_the_error_about_a_hostile_body_one_line_of_bearable_length() {
+        let hostile = format!("x\n2026-01-01 ERROR {}", "x".repeat(1_000_000));
+        for pointer in ["/apiVersion", "/kind", "/request/operation", "/request/dryRun", "/request/namespace"] {
+            let mut body = body();
+            *body.pointer_mut(pointer).unwrap() = json!(hostile);
+            let message = parse(&body).unwrap_err().to_string();
+            assert!(message.len() < 400 && !message.contains('\n'), "{pointer}: {message}");
+        }
     }
 
     #[test]

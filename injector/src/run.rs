@@ -62,8 +62,17 @@ impl Injector {
     /// If a port cannot be had.
     pub async fn bind(config: Config, client: Client) -> anyhow::Result<Self> {
         // Where logs go was settled before.
-        let Config { tls, pod_name, sidecar_cluster_role, inject, https_port, http_port, log_level: _, log_format: _ } =
-            config;
+        let Config {
+            tls,
+            pod_name,
+            sidecar_cluster_role,
+            excluded_namespaces,
+            inject,
+            https_port,
+            http_port,
+            log_level: _,
+            log_format: _,
+        } = config;
         let metrics = Arc::new(Metrics::default());
         let mut readiness = Readiness::default();
         let (certificate, bundle) = (readiness.latch("certificate"), readiness.latch("caBundle"));
@@ -73,7 +82,8 @@ impl Injector {
         let http = Bound::bind(http_port, None).await?;
 
         let keeper = Keeper::new(client.clone(), tls, resolver, metrics.clone(), certificate, bundle);
-        let preparer = Arc::new(Preparer::new(client.clone(), &sidecar_cluster_role, metrics.clone()));
+        let preparer =
+            Arc::new(Preparer::new(client.clone(), &sidecar_cluster_role, excluded_namespaces, metrics.clone()));
         let (notices, reporter) = events::channel(client, &pod_name);
         let background: Vec<(&'static str, Task)> = vec![
             ("the keeper of certificates", Box::pin(keeper.run())),

@@ -1,8 +1,10 @@
 //! Listening and serving: TLS for the API server's requests, plain HTTP for probes and metrics.
 //!
-//! A client that is slow, silent or greedy costs one bounded connection and nothing else.
+//! What a client can hold is bounded: the size of a request, the time for each, the age of a connection, and their number.
+//! Connections are not shared out among clients, so whoever opens all of them keeps others waiting until they end.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +18,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,8 +31,9 @@ use crate::readiness::Readiness;
 use crate::review::ReviewError;
 
 /// The largest request body. API servers take objects of up to 3 MiB (apiserver `server/config.go`,
-/// `MaxRequestBodyBytes`), and a review of an update holds two of them.
-pub const MAX_BODY: usize = 8 * 1024 * 1024;
+/// `MaxRequestBodyBytes`). The review of an update holds two, but of objects that large etcd stores none
+/// (`--max-request-bytes`, 1.5 MiB).
+pub const MAX_BODY: usize = 4 * 1024 * 1024;
 /// Every request is answered within this: the API server waits for 5 s, unless the chart's value says otherwise, and an
 /// answer in words helps more than its own "context deadline exceeded".
 const REQUEST_DEADLINE: Duration = Duration::from_secs(4);
@@ -43,8 +45,12 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(60);
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long it may take to answer that.
 const PING_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a connection may last before its client is told to open another.
+const MAX_AGE: Duration = Duration::from_secs(600);
+/// How long requests that are under way may take to end once their client was told to go; longer than [`REQUEST_DEADLINE`].
+const GRACE: Duration = Duration::from_secs(10);
 /// How many connections may be open on one port. An API server needs one or two.
-const MAX_CONNECTIONS: usize = 512;
+const MAX_CONNECTIONS: u32 = 512;
 /// How long accepting rests after a failure, which mostly is a want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -123,6 +129,7 @@ async fn metrics(State(inside): State<Arc<Inside>>) -> Response {
 pub struct Bound {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
+    max_age: Duration,
 }
 
 impl Bound {
@@ -134,7 +141,12 @@ impl Bound {
         // The first takes IPv4 as well, but is not to be had where the kernel knows no IPv6.
         let both = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
         let listener = TcpListener::bind(&both[..]).await.with_context(|| format!("cannot listen on port {port}"))?;
-        Ok(Self { listener, tls: tls.map(TlsAcceptor::from) })
+        Ok(Self { listener, tls: tls.map(TlsAcceptor::from), max_age: MAX_AGE })
+    }
+
+    /// Lets no connection last longer than `max_age` and a little grace; 10 minutes unless told otherwise.
+    pub fn with_max_age(self, max_age: Duration) -> Self {
+        Self { max_age, ..self }
     }
 
     /// The address that was taken.
@@ -148,19 +160,17 @@ impl Bound {
     /// Serves `router` until `stop`; then tells every client to go (HTTP/2: GOAWAY, HTTP/1.1: Connection: close), and
     /// gives requests that are under way up to `drain` to finish.
     pub async fn serve(self, router: Router, stop: CancellationToken, drain: Duration) {
-        let Self { listener, tls } = self;
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let graceful = GracefulShutdown::new();
+        let Self { listener, tls, max_age } = self;
+        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
         let accepting = async {
             loop {
                 // Never closed, so there is always a permit to come.
                 let Ok(permit) = connections.clone().acquire_owned().await else { return };
                 match listener.accept().await {
                     Ok((stream, _)) => {
-                        let (router, watcher, stop) = (router.clone(), graceful.watcher(), stop.clone());
-                        let tls = tls.clone();
+                        let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
                         tokio::spawn(async move {
-                            connection(stream, tls, router, watcher, stop).await;
+                            connection(stream, tls, router, max_age, stop).await;
                             drop(permit);
                         });
                     }
@@ -176,7 +186,8 @@ impl Bound {
             () = accepting => {}
         }
         drop(listener);
-        if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+        // Who has all permits knows that no connection is left.
+        if tokio::time::timeout(drain, connections.acquire_many(MAX_CONNECTIONS)).await.is_err() {
             tracing::warn!("requests are still under way after {} s; leaving them", drain.as_secs());
         }
     }
@@ -186,12 +197,18 @@ async fn connection(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
     router: Router,
-    watcher: Watcher,
+    max_age: Duration,
     stop: CancellationToken,
 ) {
     // Answers are small and wanted at once.
     let _best_effort = stream.set_nodelay(true);
-    let Some(tls) = tls else { return http(stream, false, router, watcher).await };
+    let end = async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(max_age) => {}
+        }
+    };
+    let Some(tls) = tls else { return http(stream, false, router, end).await };
     let handshake = tokio::time::timeout(HANDSHAKE_DEADLINE, tls.accept(stream));
     let shaken = tokio::select! {
         shaken = handshake => shaken,
@@ -201,7 +218,7 @@ async fn connection(
     match shaken {
         Ok(Ok(stream)) => {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            http(stream, is_http2, router, watcher).await;
+            http(stream, is_http2, router, end).await;
         }
         // Port scanners and probes of load balancers do this all day.
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
@@ -209,14 +226,29 @@ async fn connection(
     }
 }
 
-/// Serves one connection. The protocol is settled beforehand: finding out by looking at the first bytes has no deadline.
-async fn http(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, http2: bool, router: Router, watcher: Watcher) {
+/// Serves one connection until `end`, and then what is under way on it. The protocol is settled beforehand: finding out by
+/// looking at the first bytes has no deadline.
+async fn http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    http2: bool,
+    router: Router,
+    end: impl Future<Output = ()>,
+) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_DEADLINE);
     let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(%error, "connection ended");
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Ok(ended),
+        () = end => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(GRACE, connection).await
+        }
+    };
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "connection ended"),
+        Err(_) => tracing::debug!("a client did not let go of its connection in time"),
     }
 }

@@ -3,11 +3,12 @@
 //! The annotation `geth-peering` on a workload puts the label of that name into its pod template, so that
 //! `kubectl annotate` alone rolls its pods into peering, and out of it again.
 
+use json_patch::Patch;
 use serde_json::{Value, json};
 
 use crate::decision::Decision;
 use crate::inject::{
-    Account, Context, DISABLED, ENABLED, Edit, KEY, Misshapen, OptIn, Outcome, Refusal, Settings, inject, place,
+    Account, Context, DISABLED, ENABLED, Edit, KEY, OptIn, Outcome, Refusal, Settings, inject, place, text,
 };
 use crate::review::{Operation, Review};
 
@@ -22,14 +23,20 @@ pub fn mutate(review: &Review, settings: &Settings) -> Outcome {
         return Outcome::unchanged(Decision::NotApplicable);
     }
     let workload = &review.object;
-    let outcome = match (annotation(workload), annotation(&review.old_object)) {
+    let (now, before) = (annotation(workload), annotation(&review.old_object));
+    let outcome = match (now, before) {
         (Some(ENABLED), _) => add_label(review, settings),
         (Some(DISABLED), _) | (None, Some(ENABLED)) => remove_label(workload),
         (None, _) => Ok(Outcome::unchanged(Decision::WorkloadUnchanged)),
-        (Some(other), _) => Err(Refusal::new(
-            Decision::BadWorkloadAnnotation,
-            format!("annotation {KEY}={other:?}: write {ENABLED} or {DISABLED}"),
-        )),
+        (Some(other), _) => {
+            let message = format!("annotation {KEY}={}: write {ENABLED} or {DISABLED}", text::quoted(other));
+            if now == before {
+                // It came while no injector looked. Whoever changes something else now must be able to.
+                Ok(Outcome::changed(Decision::BadWorkloadAnnotation, Patch::default(), vec![message]))
+            } else {
+                Err(Refusal::new(Decision::BadWorkloadAnnotation, message))
+            }
+        }
     };
     outcome.unwrap_or_else(|refusal| Outcome::refused(refusal, OptIn::PodLabel))
 }
@@ -62,11 +69,16 @@ fn remove_label(workload: &Value) -> Result<Outcome, Refusal> {
             "the label {KEY} stays in the pod template, because the workload selects its pods by it; \
              take it out of spec.selector first, which means to make the workload anew"
         );
-        return Ok(Outcome::changed(Decision::WorkloadUnchanged, json_patch::Patch::default(), vec![warning]));
+        return Ok(Outcome::changed(Decision::WorkloadUnchanged, Patch::default(), vec![warning]));
     }
     let mut edit = Edit::new(workload);
-    edit.remove(&place(["spec", "template", "metadata", "labels", KEY])).map_err(|error: Misshapen| error)?;
-    Ok(Outcome::changed(Decision::TemplateUnlabelled, edit.into_patch(), Vec::new()))
+    edit.remove(&place(["spec", "template", "metadata", "labels", KEY]))?;
+    // The injector does not look at the namespace here, and its label may come later.
+    let warning = format!(
+        "the label {KEY} is out of the pod template; in a namespace that is labelled {KEY}={ENABLED} that is not enough: \
+         there, write the label {KEY}: {DISABLED} into the pod template"
+    );
+    Ok(Outcome::changed(Decision::TemplateUnlabelled, edit.into_patch(), vec![warning]))
 }
 
 /// Whether pods without the label would no longer belong to the workload.
@@ -111,14 +123,12 @@ mod tests {
         Review {
             api_version: "admission.k8s.io/v1".into(),
             uid: "1".into(),
-            kind: "StatefulSet".into(),
             resource: "statefulsets".into(),
             sub_resource: String::new(),
             namespace: "chain".into(),
             name: "geth".into(),
             operation: if old_object.is_null() { Operation::Create } else { Operation::Update },
             dry_run: false,
-            username: "somebody".into(),
             object,
             old_object,
         }
@@ -169,6 +179,12 @@ mod tests {
             let (outcome, patched) = mutated(workload(annotations, labels.clone()), old.clone());
             assert_eq!(outcome.decision, Decision::TemplateUnlabelled);
             assert_eq!(template_labels(&patched), &json!({"app": "geth"}));
+            // In a labelled namespace the pods would be injected all the same.
+            assert!(
+                outcome.warnings[0].contains("geth-peering: disabled into the pod template"),
+                "{:?}",
+                outcome.warnings
+            );
         }
     }
 
@@ -208,6 +224,19 @@ mod tests {
             assert_eq!((outcome.decision, outcome.denied), (Decision::BadWorkloadAnnotation, true));
             assert!(outcome.message.unwrap().contains("write enabled or disabled"));
         }
+    }
+
+    #[test]
+    fn does_a_bad_value_from_before_keep_nobody_from_changing_the_workload() {
+        let old = workload(json!({KEY: "true"}), json!({"app": "geth"}));
+        let mut scaled = old.clone();
+        scaled["spec"]["replicas"] = json!(3);
+        let (outcome, patched) = mutated(scaled.clone(), old.clone());
+        assert_eq!((outcome.decision, outcome.denied), (Decision::BadWorkloadAnnotation, false));
+        assert_eq!(patched, scaled);
+        assert!(outcome.warnings[0].contains("write enabled or disabled"), "{:?}", outcome.warnings);
+        let (worse, _) = mutated(workload(json!({KEY: "yes".repeat(1000)}), json!({})), old);
+        assert!(worse.denied && worse.message.unwrap().len() < 200);
     }
 
     #[test]

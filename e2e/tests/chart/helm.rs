@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use injector::inject::Settings;
 use serde_json::{Value, json};
 
 /// The release and namespace of every rendering.
@@ -145,4 +146,20 @@ impl Objects {
 /// The strings of a JSON list.
 pub(super) fn strings(list: &Value) -> Vec<&str> {
     list.as_array().into_iter().flatten().map(|item| item.as_str().expect("a string")).collect()
+}
+
+/// An injector's settings, as the chart's own values make them.
+pub(super) fn settings() -> Settings {
+    Settings {
+        image: "sidecar".into(),
+        image_pull_policy: "IfNotPresent".into(),
+        cpu_request: "5m".into(),
+        memory_request: "16Mi".into(),
+        memory_limit: "64Mi".into(),
+        log_level: "INFO".into(),
+        configmap_names: vec!["geth-peering".into()],
+        native_sidecars: true,
+        disable_service_links: true,
+        version: "0".into(),
+    }
 }

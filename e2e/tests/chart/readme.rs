@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use injector::decision::Decision;
 use injector::handler::INTERNAL_ERROR;
-use injector::inject::{Account, Context, ENABLED, KEY, OptIn, Settings, inject};
+use injector::inject::{Account, Context, ENABLED, KEY, OptIn, inject};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sidecar::config::{Config, env};
 use sidecar::plan::{Action, LinkState};
 use sidecar::status::Status;
 
-use super::helm::own_values;
+use super::helm::{own_values, settings};
 
 /// Where the checkout is.
 fn root() -> PathBuf {
@@ -78,18 +78,7 @@ fn does_it_list_every_value_of_the_chart_with_its_default() {
 
 /// The annotations that the injector takes, by its own account: its refusal of any other names them all.
 fn annotations() -> BTreeSet<String> {
-    let settings = Settings {
-        image: "sidecar".into(),
-        image_pull_policy: "IfNotPresent".into(),
-        cpu_request: "5m".into(),
-        memory_request: "16Mi".into(),
-        memory_limit: "64Mi".into(),
-        log_level: "INFO".into(),
-        configmap_names: vec!["geth-peering".into()],
-        native_sidecars: true,
-        disable_service_links: true,
-        version: "0".into(),
-    };
+    let settings = settings();
     let pod = json!({
         "metadata": {"labels": {KEY: ENABLED}, "annotations": {"geth-peering/no-such-annotation": ""}},
         "spec": {"containers": [{"name": "geth", "image": "ethereum/client-go"}]},
@@ -106,6 +95,25 @@ fn does_it_list_every_annotation() {
     assert_eq!(names(&table), annotations.iter().map(String::as_str).collect());
     for (annotation, cells) in &table {
         assert!(cells.len() == 3 && cells.iter().all(|cell| !cell.trim().is_empty()), "{annotation}: {cells:?}");
+    }
+}
+
+#[test]
+fn does_the_advice_for_a_quota_on_cpu_limits_give_the_sidecar_one() {
+    let advice = "geth-peering/patch: '";
+    for text in [section("## Guarantees and limits"), file("chart/values.yaml")] {
+        let (_, rest) = text.split_once(advice).expect("the advice");
+        let patch = rest.split_once('\'').expect("its end").0;
+        let pod = json!({
+            "metadata": {"labels": {KEY: ENABLED}, "annotations": {"geth-peering/patch": patch}},
+            "spec": {"containers": [{"name": "geth", "image": "ethereum/client-go"}]},
+        });
+        let settings = settings();
+        let context = Context { settings: &settings, namespace: "chain", account: &Account::Ready };
+        let mut injected = pod.clone();
+        json_patch::patch(&mut injected, &inject(&pod, &context).patch).expect("a patch");
+        let limits = &injected["spec"]["initContainers"][0]["resources"]["limits"];
+        assert_eq!(*limits, json!({"cpu": "100m", "memory": "64Mi"}), "{patch}");
     }
 }
 

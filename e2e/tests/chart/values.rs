@@ -112,6 +112,8 @@ fn does_a_wrong_value_fail_and_say_where() {
         ("httpPort", json!(80)),
         ("webhook.failurePolicy", json!("fail")),
         ("webhook.timeoutSeconds", json!(31)),
+        // Less than the injector may take.
+        ("webhook.timeoutSeconds", json!(4)),
         ("webhook.excludedNamespaces", json!("vault")),
         ("webhook.excludedNamespaces", json!(["no_namespace"])),
         ("registry.configMapNames", json!([])),

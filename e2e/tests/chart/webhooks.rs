@@ -1,10 +1,14 @@
 //! Whom the webhooks concern, and what they can do to them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 
+use injector::decision::Decision;
+use injector::inject::{Account, Context, inject};
 use serde_json::{Value, json};
 
-use super::helm::{Objects, at, render, strings};
+use super::helm::{Objects, at, render, settings, strings};
 
 const LABELLED: &str = "labelled-pods.injector.geth-peering";
 const BY_NAMESPACE: &str = "pods-of-labelled-namespaces.injector.geth-peering";
@@ -101,6 +105,10 @@ fn are_own_and_system_namespaces_left_alone() {
         }
         assert_eq!(asked(&objects, "chain", &opted_in, &pod).len(), 1);
     }
+    let told: BTreeSet<_> =
+        objects.flags().into_iter().filter(|(flag, _)| flag == "excluded-namespace").map(|(_, name)| name).collect();
+    let excluded = ["kube-system", "kube-public", "kube-node-lease", "geth-peering", "vault"];
+    assert_eq!(told, excluded.map(str::to_owned).into(), "or the injector would prepare what no webhook sees");
     let pods = webhook(&objects, LABELLED);
     let workloads = webhook(&objects, WORKLOADS);
     assert_eq!(pods["namespaceSelector"], workloads["namespaceSelector"]);
@@ -147,6 +155,102 @@ fn do_workloads_without_our_annotation_never_wait_for_the_injector() {
     let annotated =
         |object: &str| format!("has({object}.metadata.annotations)&&'geth-peering'in{object}.metadata.annotations");
     assert_eq!(expression, format!("({})||(oldObject!=null&&{})", annotated("object"), annotated("oldObject")));
+}
+
+/// The expression of the only condition of a webhook.
+fn condition(objects: &Objects, name: &str) -> cel::Program {
+    let webhook = webhook(objects, name);
+    let conditions = webhook["matchConditions"].as_array().expect("matchConditions");
+    assert_eq!(conditions.len(), 1);
+    cel::Program::compile(conditions[0]["expression"].as_str().expect("CEL")).expect("CEL")
+}
+
+/// Whether the API server asks the injector about this pod, which came by its namespace's label.
+fn is_sent(condition: &cel::Program, pod: &Value) -> bool {
+    let mut context = cel::Context::default();
+    context.add_variable("object", pod.clone()).expect("a variable");
+    match condition.execute(&context) {
+        Ok(cel::Value::Bool(sent)) => sent,
+        other => panic!("{other:?} for {pod}"),
+    }
+}
+
+/// What the injector decides about a pod that came by its namespace's label.
+fn decision(pod: &Value) -> Decision {
+    let settings = settings();
+    inject(pod, &Context { settings: &settings, namespace: "chain", account: &Account::Ready }).decision
+}
+
+/// Every pod of the injector's own tests, without the label that some of them have.
+fn known_pods() -> Vec<Value> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../injector/tests/golden");
+    let files = fs::read_dir(folder).expect("golden files").map(|entry| entry.expect("a file").path());
+    let inputs = files.filter(|path| path.to_string_lossy().ends_with(".input.yaml"));
+    let pods: Vec<Value> = inputs
+        .map(|path| serde_saphyr::from_str(&fs::read_to_string(path).expect("a text")).expect("YAML"))
+        .map(|mut pod: Value| {
+            pod["metadata"]["labels"] = json!({});
+            pod
+        })
+        .collect();
+    assert!(pods.len() >= 25, "the inputs are there");
+    pods
+}
+
+/// The words of a list in the part of the injector that recognises Geth.
+fn words_of(list: &str) -> Vec<String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../injector/src/inject/geth.rs");
+    let source = fs::read_to_string(source).expect("the injector's source");
+    let rest = source.split_once(&format!("const {list}: ")).unwrap_or_else(|| panic!("no list {list}")).1;
+    let list = rest.split_once("= [").and_then(|(_, rest)| rest.split_once("];")).expect("a list").0;
+    list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn is_every_pod_that_the_injector_would_recognise_sent_to_it() {
+    let condition = condition(&render(&json!({})), BY_NAMESPACE);
+    let of = |container: Value| json!({"metadata": {}, "spec": {"containers": [{"name": "web"}, container]}});
+    let images = words_of("IMAGES");
+    let written = [
+        json!({"name": "geth", "image": "my/chain", "command": ["/start.sh"]}),
+        json!({"name": "el", "image": "my/chain", "command": ["/usr/local/bin/geth"]}),
+        json!({"name": "el", "image": "my/chain", "command": ["sh", "-c"], "args": ["cd /data; exec geth --http"]}),
+        json!({"name": "el", "image": "my/chain", "args": ["geth", "--http"]}),
+    ];
+    let by_image = images.iter().map(|image| json!({"name": "el", "image": format!("r:5000/a/{image}:v1@sha256:00")}));
+    let pods: Vec<Value> = written.into_iter().chain(by_image).map(of).chain(known_pods()).collect();
+    assert!(pods.len() >= 25 + 4 + 4);
+    for pod in pods {
+        assert_ne!(decision(&pod), Decision::NoGethContainer, "{pod}");
+        assert!(is_sent(&condition, &pod), "{pod}");
+    }
+    // What an annotation says counts whatever the rest looks like.
+    let told = json!({
+        "metadata": {"annotations": {"geth-peering/container": "el"}},
+        "spec": {"containers": [{"name": "el", "image": "my/chain"}]},
+    });
+    assert_ne!(decision(&told), Decision::NoGethContainer);
+    assert!(is_sent(&condition, &told));
+}
+
+#[test]
+fn does_a_pod_that_cannot_be_geth_never_wait_for_the_injector() {
+    let condition = condition(&render(&json!({})), BY_NAMESPACE);
+    for pod in [
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "web", "image": "nginx"}]}}),
+        json!({"metadata": {}, "spec": {"containers": [
+            {"name": "web", "image": "nginx", "command": ["sleep"], "args": ["9"]}, {"name": "beacon", "image": "sigp/lighthouse"},
+        ]}}),
+        json!({"metadata": {"annotations": {"team/geth-peering": "x"}}, "spec": {"containers": [{"name": "web"}]}}),
+        // As somebody writes it whom the API server is about to correct.
+        json!({"metadata": {}, "spec": {}}),
+        json!({"metadata": {}, "spec": {"containers": null}}),
+    ] {
+        assert_eq!(decision(&pod), Decision::NoGethContainer, "{pod}");
+        assert!(!is_sent(&condition, &pod), "{pod}");
+    }
+    let labelled = webhook(&render(&json!({})), LABELLED);
+    assert_eq!(labelled.get("matchConditions"), None, "who has the label is told why it cannot be injected");
 }
 
 #[test]

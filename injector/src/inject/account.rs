@@ -12,6 +12,9 @@ use super::patch::{Edit, Misshapen, place};
 /// Name of the ServiceAccount that is made in every prepared namespace.
 pub const NAME: &str = "geth-peering";
 
+/// The account of a pod whose author chose none.
+pub(super) const UNCHOSEN: &str = "default";
+
 /// The ServiceAccount that a pod is to run with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountPlan {
@@ -25,9 +28,9 @@ pub struct AccountPlan {
 pub(super) fn plan(pod: &Value, choice: AccountChoice) -> AccountPlan {
     // `serviceAccount` is the deprecated name of the field; the other one counts where both are set.
     let named = |field: &str| pod["spec"][field].as_str().filter(|name| !name.is_empty());
-    let current = named("serviceAccountName").or_else(|| named("serviceAccount")).unwrap_or("default");
+    let current = named("serviceAccountName").or_else(|| named("serviceAccount")).unwrap_or(UNCHOSEN);
     let replace = match choice {
-        AccountChoice::Automatic => current == "default",
+        AccountChoice::Automatic => current == UNCHOSEN,
         AccountChoice::Keep => false,
         AccountChoice::Replace => true,
     };

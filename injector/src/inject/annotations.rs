@@ -3,12 +3,13 @@
 //! They are read strictly: a key that does not exist or a value that cannot be would otherwise be a setting that someone
 //! believes in and that has no effect. All mistakes are reported together.
 
-use json_patch::Patch;
+use json_patch::{Patch, PatchOperation};
 use serde_json::Value;
 use sidecar::config::{LogLevel, MAX_SOCKET_PATH};
 
 use super::Settings;
 use super::quantity::Quantity;
+use super::text;
 
 /// What all keys begin with.
 pub(super) const PREFIX: &str = "geth-peering/";
@@ -41,6 +42,11 @@ const RESERVED: [&str; 2] = ["min-peers", "advertise"];
 
 /// The largest user or group ID that Kubernetes accepts (`validation.IsValidUserID`).
 const MAX_ID: i64 = i32::MAX as i64;
+
+/// Operations that the annotation `geth-peering/patch` may hold, and the names in the path of each. A sidecar needs a
+/// handful; with more of both, values could be nested deeper than the stack reaches.
+const MAX_OPERATIONS: usize = 64;
+const MAX_PATH: usize = 32;
 
 /// What to do about the pod's ServiceAccount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,7 +94,8 @@ impl Overrides {
             // The API server lets nothing but strings through.
             let value = value.as_str().unwrap_or_default();
             if let Err(allowed) = read.take(name, value, settings) {
-                mistakes.push(format!("annotation {key}={value:?}: {allowed}"));
+                let (key, value) = (text::shown(key), text::quoted(value));
+                mistakes.push(format!("annotation {key}={value}: {allowed}"));
             }
         }
         if let Err(mistake) = read.memory_fits(settings) {
@@ -145,8 +152,10 @@ impl Overrides {
         let limit = self.memory_limit.as_deref().unwrap_or(&settings.memory_limit);
         match (request.parse::<Quantity>(), limit.parse::<Quantity>()) {
             (Ok(requested), Ok(limited)) if requested > limited => Err(format!(
-                "the sidecar would request {request} of memory and be limited to {limit}: \
-                 set both annotations {PREFIX}memory-request and {PREFIX}memory-limit, the request not above the limit"
+                "the sidecar would request {} of memory and be limited to {}: \
+                 set both annotations {PREFIX}memory-request and {PREFIX}memory-limit, the request not above the limit",
+                text::shown(request),
+                text::shown(limit)
             )),
             _ => Ok(()),
         }
@@ -214,12 +223,21 @@ fn quantity(value: &str, example: &str) -> Result<String, String> {
 }
 
 fn patch(value: &str) -> Result<Patch, String> {
-    serde_json::from_str(value).map_err(|error| {
+    let patch: Patch = serde_json::from_str(value).map_err(|error| {
         format!(
             "write a JSON Patch whose paths begin at the sidecar container, \
-             such as [{{\"op\":\"add\",\"path\":\"/resources/limits/cpu\",\"value\":\"1\"}}] ({error})"
+             such as [{{\"op\":\"add\",\"path\":\"/resources/limits/cpu\",\"value\":\"1\"}}] ({})",
+            text::error(&error)
         )
-    })
+    })?;
+    // Two copies double what is there, so thirty fill any memory.
+    if patch.iter().any(|operation| matches!(operation, PatchOperation::Copy(_) | PatchOperation::Move(_))) {
+        return Err("copy and move are not supported; write add, remove, replace or test".into());
+    }
+    if patch.len() > MAX_OPERATIONS || patch.iter().any(|operation| operation.path().count() > MAX_PATH) {
+        return Err(format!("write at most {MAX_OPERATIONS} operations, each with a path of at most {MAX_PATH} parts"));
+    }
+    Ok(patch)
 }
 
 #[cfg(test)]
@@ -299,6 +317,32 @@ mod tests {
             assert!(mistake.contains(hint), "{mistake}");
         }
         assert_eq!(parse(json!({"geth-peering/image": "", "geth-peering/x": ""})).unwrap_err().len(), 2);
+    }
+
+    #[test]
+    fn is_a_patch_that_could_fill_the_memory_or_the_stack_refused() {
+        let read = |patch: Vec<Value>| parse(json!({"geth-peering/patch": json!(patch).to_string()}));
+        let bomb = json!({"op": "copy", "from": "/env", "path": "/env/-"});
+        let moved = json!({"op": "move", "from": "/env", "path": "/x"});
+        for patch in [vec![bomb; 2], vec![moved]] {
+            let mistakes = read(patch).unwrap_err();
+            assert!(mistakes[0].contains("write add, remove, replace or test"), "{mistakes:?}");
+        }
+        let add = |path: String| json!({"op": "add", "path": path, "value": 1});
+        assert!(read(vec![add("/x".into()); 64]).is_ok());
+        assert!(read(vec![add("/x".into()); 65]).unwrap_err()[0].contains("at most 64 operations"));
+        assert!(read(vec![add("/x".repeat(32))]).is_ok());
+        assert!(read(vec![add("/x".repeat(33))]).unwrap_err()[0].contains("at most 32 parts"));
+    }
+
+    #[test]
+    fn is_a_mistake_no_longer_than_one_reads() {
+        let long = "x".repeat(100_000);
+        let patch = format!(r#"[{{"op":"{long}","path":"/x"}}]"#);
+        for (key, value) in [("image", &format!("\n{long}")), (long.as_str(), &long), ("patch", &patch)] {
+            let mistakes = parse(json!({format!("{PREFIX}{key}"): value})).unwrap_err();
+            assert!(mistakes[0].len() < 800 && !mistakes[0].contains('\n'), "{mistakes:?}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Both come down to words. What people write around Geth in pods is understood: `exec`, wrappers such as `tini`,
 //! scripts within scripts, and variables that hold flags. Scripts that are files are not: nobody here can read them.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::shell::{Word, split};
@@ -79,6 +81,13 @@ const TASKS: [&str; 30] = [
 /// Scripts that hold scripts: `sh -c "su geth -c 'geth ...'"` is as deep as anybody goes.
 const MAX_DEPTH: usize = 3;
 
+/// The bytes of command, arguments and their variables that are read. Linux passes a program no argument longer than
+/// this (`MAX_ARG_STRLEN`, include/uapi/linux/binfmts.h), and people write a hundredth of it.
+const MAX_LENGTH: usize = 128 * 1024;
+
+/// The networks that Geth knows by name and other flags without a value that stand before a subcommand.
+const SWITCHES: [&str; 7] = ["mainnet", "sepolia", "holesky", "hoodi", "goerli", "dev", "http"];
+
 /// The value that the command line gives a flag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Flag {
@@ -121,7 +130,16 @@ impl CommandLine {
             program: command.first().map(|word| base_name(&word.text).to_owned()).unwrap_or_default(),
             ..Self::default()
         };
+        let variables = script_variables(container);
+        let texts = command.iter().chain(&args).map(|word| word.text.as_str());
+        if texts.chain(variables.iter().map(|(_, value)| *value)).map(str::len).sum::<usize>() > MAX_LENGTH {
+            // As with a script that is a file: nobody here reads it.
+            return line;
+        }
         line.read(&[command, args.clone()].concat(), 0);
+        for (_, value) in variables {
+            split(value).iter().for_each(|words| line.read(words, 1));
+        }
         if line.entrypoint && !line.names_geth && !is_task(&args) {
             line.nodes.push(args);
         }
@@ -184,7 +202,44 @@ fn flag_in(words: &[Word], name: &str) -> Option<Flag> {
 }
 
 fn is_task(words: &[Word]) -> bool {
-    words.iter().any(|word| TASKS.contains(&word.text.as_str()))
+    // Behind `--datadir` stands a directory, whatever it is called.
+    let takes_value = |word: &Word| {
+        let flag = word.text.strip_prefix("--").or_else(|| word.text.strip_prefix('-'));
+        flag.is_some_and(|flag| !flag.is_empty() && !flag.contains('=') && !SWITCHES.contains(&flag))
+    };
+    let before = |index: usize| index.checked_sub(1).and_then(|index| words.get(index));
+    let task =
+        |(index, word): (usize, &Word)| TASKS.contains(&word.text.as_str()) && !before(index).is_some_and(takes_value);
+    words.iter().enumerate().any(task)
+}
+
+/// The variables of a container that its command or arguments refer to, with their place in `env`: a shell makes words of
+/// the values, so these may be flags like any others. Those that come from elsewhere cannot be seen.
+pub(super) fn script_variables(container: &Value) -> Vec<(usize, &str)> {
+    let list = |field: &str| container[field].as_array().map(Vec::as_slice).unwrap_or_default();
+    let texts = list("command").iter().chain(list("args")).filter_map(Value::as_str);
+    let mut names: BTreeSet<&str> = texts.flat_map(references).collect();
+    let mut found = Vec::new();
+    // Of several entries with one name, the last counts.
+    for (at, entry) in list("env").iter().enumerate().rev() {
+        if names.remove(entry["name"].as_str().unwrap_or_default())
+            && !entry["valueFrom"].is_object()
+            && let Some(value) = entry["value"].as_str()
+        {
+            found.push((at, value));
+        }
+    }
+    found
+}
+
+/// The names in `$NAME`, `${NAME...}` and, as Kubernetes writes it, `$(NAME)`.
+fn references(text: &str) -> impl Iterator<Item = &str> {
+    text.split('$').skip(1).filter_map(|rest| {
+        let name = rest.strip_prefix(['{', '(']).unwrap_or(rest);
+        let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len());
+        let closed = !rest.starts_with('(') || name[end..].starts_with(')');
+        (end > 0 && closed).then_some(&name[..end])
+    })
 }
 
 /// The words behind `geth`, if this command starts it.
@@ -288,9 +343,43 @@ mod tests {
             assert!(!script(text).starts_a_node(), "{text}");
         }
         assert!(!CommandLine::of(&json!({"args": ["--datadir", "/data", "init", "/genesis.json"]})).starts_a_node());
+        assert!(!CommandLine::of(&json!({"args": ["--sepolia", "init", "/genesis.json"]})).starts_a_node());
         assert!(CommandLine::of(&json!({"args": ["--syncmode", "snap", "console"]})).starts_a_node());
+        for flags in ["--datadir db", "-datadir snapshot --http", "--identity version"] {
+            assert!(script(&format!("exec geth {flags}")).starts_a_node(), "{flags}");
+            let args: Vec<&str> = flags.split(' ').collect();
+            assert!(CommandLine::of(&json!({"args": args})).starts_a_node(), "{flags}");
+        }
+        assert!(!script("geth --datadir=x db").starts_a_node());
         assert!(CommandLine::of(&json!({})).starts_a_node());
         assert!(CommandLine::of(&json!({"command": ["/sbin/tini", "--", "geth"]})).starts_a_node());
         assert!(CommandLine::of(&json!({"command": ["sh", "-c", "geth"]})).starts_a_node());
+    }
+
+    #[test]
+    fn are_flags_seen_in_the_variables_that_a_script_uses() {
+        for text in ["$EXTRA", "\"${EXTRA}\"", "${EXTRA:-}", "$(EXTRA)"] {
+            let env = json!([{"name": "EXTRA", "value": "--ipcpath=/early"},
+                             {"name": "EXTRA", "value": "--http --ipcpath=/x"}, {"name": "EXTRAS", "value": "--sepolia"}]);
+            let line = CommandLine::of(&json!({"command": ["sh", "-c", format!("exec geth {text}")], "env": env}));
+            assert_eq!((line.flag("ipcpath"), line.switch("http"), line.switch("sepolia")), (value("/x"), true, false));
+        }
+        let start = json!({"command": ["sh", "-c", "exec $START"], "env": [{"name": "START", "value": "geth --http"}]});
+        assert!(CommandLine::of(&start).starts_a_node());
+        let unused = json!({"command": ["geth"], "env": [{"name": "EXTRA", "value": "--ipcpath=/x"}]});
+        assert_eq!(CommandLine::of(&unused).flag("ipcpath"), None);
+        let elsewhere = json!({"command": ["sh", "-c", "geth $EXTRA"],
+                               "env": [{"name": "EXTRA", "value": "--http", "valueFrom": {"configMapKeyRef": {}}}]});
+        assert!(!CommandLine::of(&elsewhere).switch("http"));
+    }
+
+    #[test]
+    fn is_a_command_line_that_no_program_can_get_left_unread() {
+        let padding = |length: usize| "x".repeat(length);
+        let args = |length: usize| CommandLine::of(&json!({"command": ["geth"], "args": [padding(length)]}));
+        assert!(args(MAX_LENGTH - "geth".len()).starts_a_node());
+        assert!(!args(MAX_LENGTH).starts_a_node());
+        let variable = json!([{"name": "X", "value": padding(MAX_LENGTH)}]);
+        assert!(!CommandLine::of(&json!({"command": ["sh", "-c", "geth $X"], "env": variable})).starts_a_node());
     }
 }

@@ -2,18 +2,24 @@
 
 use std::collections::BTreeSet;
 
+use json_patch::Patch;
 use json_patch::jsonptr::PointerBuf;
+use k8s_openapi::api::core::v1::Container;
 use serde_json::{Value, json};
 use sidecar::config::{DEFAULT_HTTP_PORT, INJECTED_CONFIGMAP_NAME, env as name};
 
 use super::annotations::INJECTED;
 use super::ipc::Holder;
 use super::patch::{Edit, Misshapen, place};
-use super::{Plan, Refusal, Settings, env, user, volume};
+use super::quantity::Quantity;
+use super::{Plan, Refusal, Settings, env, text, user, volume};
 use crate::decision::Decision;
 
 /// Name of the container.
 pub(crate) const NAME: &str = "geth-peering";
+
+/// Variables on which the directory of a mount may depend; each is searched in the container's `env`.
+const MAX_VARIABLES: usize = 32;
 
 const NATIVE_LIST: &str = "initContainers";
 const CLASSIC_LIST: &str = "containers";
@@ -119,15 +125,32 @@ pub(super) fn build(plan: &Plan<'_>, settings: &Settings, namespace: &str) -> Re
         sidecar["restartPolicy"] = json!("Always");
     }
     if let Some(patch) = &overrides.patch {
-        let refused = |why: String| {
+        patched(&mut sidecar, patch).map_err(|why| {
             Refusal::new(Decision::InvalidAnnotation, format!("annotation geth-peering/patch: {why}; correct it"))
-        };
-        json_patch::patch(&mut sidecar, patch).map_err(|error| refused(error.to_string()))?;
-        if sidecar["name"] != NAME {
-            return Err(refused("it changes the name of the sidecar container".to_owned()));
-        }
+        })?;
     }
     Ok(sidecar)
+}
+
+/// Applies the user's own patch; the error says why its result is no sidecar.
+///
+/// An API server that cannot decode what a webhook's patch made answers 500 and blames the webhook, so what it could not
+/// decode must not get there.
+fn patched(sidecar: &mut Value, patch: &Patch) -> Result<(), String> {
+    json_patch::patch(sidecar, patch).map_err(|error| text::error(&error))?;
+    if sidecar["name"] != NAME {
+        return Err("it changes the name of the sidecar container".to_owned());
+    }
+    let container: Container = serde_json::from_value(sidecar.clone())
+        .map_err(|error| format!("its result is not a container as Kubernetes knows it ({})", text::error(&error)))?;
+    let resources = container.resources.unwrap_or_default();
+    let mut amounts = [resources.limits, resources.requests].into_iter().flatten().flatten();
+    match amounts.find(|(_, amount)| amount.0.parse::<Quantity>().is_err()) {
+        Some((name, amount)) => {
+            Err(format!("{} is no amount of the resource {}", text::quoted(&amount.0), text::shown(&name)))
+        }
+        None => Ok(()),
+    }
 }
 
 fn variables(plan: &Plan<'_>, settings: &Settings, namespace: &str) -> Result<Vec<Value>, Refusal> {
@@ -162,8 +185,12 @@ fn copy_for_sub_path(plan: &Plan<'_>, list: &mut Vec<Value>) -> Result<(), Refus
     let mut needed = BTreeSet::new();
     let mut open = references(mount["subPathExpr"].as_str().unwrap_or_default());
     while let Some(variable) = open.pop() {
+        if !needed.insert(variable) {
+            continue;
+        }
         let refused = |why: &str| {
-            let (path, geth) = (&plan.socket.path, plan.geth.name());
+            let (path, geth) = (text::shown(&plan.socket.path), text::shown(plan.geth.name()));
+            let variable = text::shown(variable);
             Refusal::new(
                 Decision::IpcPathImpossible,
                 format!(
@@ -172,15 +199,16 @@ fn copy_for_sub_path(plan: &Plan<'_>, list: &mut Vec<Value>) -> Result<(), Refus
                 ),
             )
         };
+        if needed.len() > MAX_VARIABLES {
+            return Err(refused("as one of too many; write fewer"));
+        }
         let Some(entry) = env::entry(geth, variable) else {
             return Err(refused("which is not in that container's env; write it there"));
         };
         if list.iter().any(|own| own["name"] == variable && own != entry) {
             return Err(refused("which the sidecar needs for itself; give it another name"));
         }
-        if needed.insert(variable) {
-            open.extend(references(entry["value"].as_str().unwrap_or_default()));
-        }
+        open.extend(references(entry["value"].as_str().unwrap_or_default()));
     }
     list.retain(|own| !needed.iter().any(|name| own["name"] == *name));
     let variables = geth["env"].as_array().into_iter().flatten();

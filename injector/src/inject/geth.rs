@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use super::cmdline::CommandLine;
-use super::{Refusal, container, volume};
+use super::{Refusal, container, text, volume};
 use crate::decision::Decision;
 
 /// Last part of an image's name, for images whose entrypoint is Geth.
@@ -78,7 +78,8 @@ pub(super) fn find<'a>(pod: &'a Value, wanted: Option<&str>) -> Result<Geth<'a>,
         .filter(|(_, candidate)| name(candidate) != container::NAME)
         .map(|(index, container)| Geth { index, container, command: CommandLine::of(container) })
         .collect();
-    let names = |of: &[&Geth<'_>]| of.iter().map(|geth| geth.name()).collect::<Vec<_>>().join(", ");
+    let names =
+        |of: &[&Geth<'_>]| text::listed(&of.iter().map(|geth| text::shown(geth.name())).collect::<Vec<_>>(), ", ");
     let every: Vec<&Geth<'_>> = all.iter().collect();
 
     if let Some(wanted) = wanted {

@@ -8,6 +8,7 @@ use sidecar::config::MAX_SOCKET_PATH;
 
 use super::cmdline::Flag;
 use super::geth::Geth;
+use super::text::{quoted, shown};
 use super::{Refusal, env, volume};
 use crate::decision::Decision;
 
@@ -26,6 +27,9 @@ const TESTNETS: [&str; 3] = ["sepolia", "holesky", "hoodi"];
 
 /// Directories in which images keep programs; a volume over one of them leaves nothing to run.
 const SYSTEM_DIRECTORIES: [&str; 9] = ["/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/usr"];
+/// Directories that images and their programs share for different things.
+const SHARED_DIRECTORIES: [&str; 11] =
+    ["/tmp", "/run", "/var", "/var/lib", "/var/run", "/var/tmp", "/opt", "/root", "/srv", "/mnt", "/home"];
 /// Every pod has its token here; a volume above it hides nothing, since mounts are made from the top down.
 const TOKENS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
@@ -72,8 +76,9 @@ pub(super) fn locate(geth: &Geth<'_>, annotation: Option<&str>) -> Result<Socket
             return Err(Refusal::new(
                 Decision::InvalidAnnotation,
                 format!(
-                    "annotation geth-peering/ipc-path={annotated:?}: Geth itself is told {path}; \
-                     take one of the two out"
+                    "annotation geth-peering/ipc-path={}: Geth itself is told {}; take one of the two out",
+                    quoted(annotated),
+                    shown(path)
                 ),
             ));
         }
@@ -88,7 +93,8 @@ pub(super) fn locate(geth: &Geth<'_>, annotation: Option<&str>) -> Result<Socket
         return Err(Refusal::new(
             Decision::IpcPathImpossible,
             format!(
-                "the path {path} of Geth's IPC socket is longer than the {MAX_SOCKET_PATH} bytes a socket can have"
+                "the path {} of Geth's IPC socket is longer than the {MAX_SOCKET_PATH} bytes a socket can have",
+                shown(&path)
             ),
         ));
     }
@@ -101,6 +107,7 @@ fn setting(geth: &Geth<'_>) -> Setting {
     let (origin, text) = match (geth.command.flag("ipcpath"), variable) {
         (Some(Flag::Value(text)), _) => ("--ipcpath", text),
         (Some(Flag::Unknown(text)), _) => {
+            let text = shown(&text);
             return Setting::Unknown(format!("what --ipcpath {text} means is known only when the pod runs"));
         }
         (None, Some(entry)) => match env::literal(entry) {
@@ -115,7 +122,7 @@ fn setting(geth: &Geth<'_>) -> Setting {
     };
     match resolve(geth, &text) {
         Ok(path) => Setting::Path(path),
-        Err(why) => Setting::Unknown(format!("{origin} is {text:?}, and {why}")),
+        Err(why) => Setting::Unknown(format!("{origin} is {}, and {why}", quoted(&text))),
     }
 }
 
@@ -172,13 +179,16 @@ fn holder(geth: &Geth<'_>, path: &str) -> Result<Holder, Refusal> {
     let obstacle = if directory == "/" {
         Some("would hide the whole file system of the image".to_owned())
     } else if let Some(datadir) = datadir(geth).filter(|datadir| is_within(datadir, &directory)) {
-        Some(format!("would hide the data directory {datadir}"))
+        Some(format!("would hide the data directory {}", shown(&datadir)))
     } else if let Some(inner) = volume::mounts(geth.container).map(mounted_at).find(below) {
-        Some(format!("would lie over the volume mounted at {inner}"))
+        Some(format!("would lie over the volume mounted at {}", shown(&inner)))
     } else if SYSTEM_DIRECTORIES.iter().any(|system| is_within(&directory, system)) {
         Some("would hide programs of the image".to_owned())
+    } else if SHARED_DIRECTORIES.contains(&directory.as_str()) || parent(&directory) == "/home" {
+        Some("would hide what else the image and its programs keep there".to_owned())
     } else {
-        None
+        let started_from = working_places(geth).into_iter().find(|own| is_within(own, &directory));
+        started_from.map(|own| format!("would hide the directory {} that the container starts from", shown(&own)))
     };
     match obstacle {
         None => Ok(Holder::Ours { directory }),
@@ -187,10 +197,17 @@ fn holder(geth: &Geth<'_>, path: &str) -> Result<Holder, Refusal> {
             format!(
                 "Geth's IPC socket {path} is in none of the volumes that Geth mounts, and a volume at {directory} \
                  {why}; put the socket into a directory of its own or into a volume, for example with \
-                 --ipcpath={DEFAULT_SOCKET}"
+                 --ipcpath={DEFAULT_SOCKET}, or drop --ipcpath and leave the place to the injector"
             ),
         )),
     }
+}
+
+/// The directories of the container's program and of its work, as far as it says them.
+fn working_places(geth: &Geth<'_>) -> Vec<String> {
+    let program = geth.container["command"][0].as_str().filter(|path| path.starts_with('/'));
+    let work = geth.container["workingDir"].as_str().filter(|path| path.starts_with('/'));
+    program.map(|path| parent(&clean(path))).into_iter().chain(work.map(clean)).collect()
 }
 
 /// Whether something else in the pod talks to Geth by the socket's usual place: a probe or hook of Geth's own, or another
@@ -292,8 +309,8 @@ mod tests {
     #[test]
     fn does_the_injectors_own_volume_hold_a_socket_that_no_other_holds() {
         assert_eq!(located(json!({}), None), Ok(Socket { set_variable: true, ..ours(DEFAULT_SOCKET) }));
-        for path in ["/ipc/geth.ipc", "/tmp/geth.ipc", "/var/run/geth.ipc"] {
-            let container = json!({"args": [format!("--ipcpath={path}")],
+        for path in ["/ipc/geth.ipc", "/tmp/geth/geth.ipc", "/var/run/geth/geth.ipc", "/home/geth/ipc/geth.ipc"] {
+            let container = json!({"args": [format!("--ipcpath={path}")], "command": ["/app/geth"], "workingDir": "/app",
                                    "volumeMounts": [{"name": "t", "mountPath": TOKENS}, {"name": "d", "mountPath": "/data"}]});
             assert_eq!(located(container, None), Ok(ours(path)));
         }
@@ -361,6 +378,23 @@ mod tests {
                 "/srv/chain",
             ),
             (json!({"args": ["--ipcpath=/usr/local/bin/x.ipc"]}), Decision::IpcPathImpossible, "programs"),
+            (json!({"args": ["--ipcpath=/tmp/geth.ipc"]}), Decision::IpcPathImpossible, "drop --ipcpath"),
+            (json!({"args": ["--ipcpath=/var/run/geth.ipc"]}), Decision::IpcPathImpossible, "of its own"),
+            (
+                json!({"args": ["--ipcpath=/home/geth/x.ipc"], "env": [{"name": "GETH_DATADIR", "value": "/d"}]}),
+                Decision::IpcPathImpossible,
+                "at /home/geth would hide",
+            ),
+            (
+                json!({"command": ["/app/bin/geth"], "args": ["--ipcpath=/app/x.ipc"]}),
+                Decision::IpcPathImpossible,
+                "/app/bin",
+            ),
+            (
+                json!({"command": ["geth"], "workingDir": "/work/", "args": ["--ipcpath=/work/x.ipc"]}),
+                Decision::IpcPathImpossible,
+                "/work",
+            ),
         ] {
             let refusal = located(container.clone(), None).unwrap_err();
             assert_eq!(refusal.decision, decision, "{container}: {}", refusal.message);

@@ -3,14 +3,15 @@
 //! Without its IPC socket Geth cannot be peered, and together with `GETH_IPCPATH` the flag makes Geth exit, whether its
 //! value is true or false (`CheckExclusive`, internal/flags/helpers.go, v1.17.5). The pod asks for peering, so the flag goes,
 //! and a warning says so. It may stand anywhere in a script, in a variable or a here-document too; so it is looked
-//! for in the text and not in the words. The variable `GETH_IPCDISABLE` is the same flag and goes as well. A script that is
-//! a file of the image or of a ConfigMap, and `envFrom`, cannot be seen from here.
+//! for in the text and not in the words. The variables that a script refers to may hold it as well. The variable
+//! `GETH_IPCDISABLE` is the same flag and goes too. A script that is a file of the image or of a ConfigMap, and `envFrom`,
+//! cannot be seen from here.
 
 use serde_json::json;
 
-use super::env;
 use super::geth::Geth;
 use super::patch::{Edit, Misshapen, place};
+use super::{cmdline, env, text};
 
 const FLAG: &str = "ipcdisable";
 
@@ -32,6 +33,14 @@ pub(super) fn remove(edit: &mut Edit, geth: &Geth<'_>, warnings: &mut Vec<String
             found.push("--ipcdisable");
         }
     }
+    for (at, text) in cmdline::script_variables(geth.container) {
+        let Some(rest) = without_flag(text) else { continue };
+        edit.replace(
+            &place(["spec", "containers", &index, "env", &at.to_string(), "value"]),
+            json!(rest.trim_start()),
+        )?;
+        found.push("--ipcdisable");
+    }
     let variables = geth.container["env"].as_array().map(Vec::as_slice).unwrap_or_default();
     for (at, _) in variables.iter().enumerate().rev().filter(|(_, entry)| entry["name"] == env::IPC_DISABLE) {
         edit.remove(&place(["spec", "containers", &index, "env", &at.to_string()]))?;
@@ -42,7 +51,7 @@ pub(super) fn remove(edit: &mut Edit, geth: &Geth<'_>, warnings: &mut Vec<String
         warnings.push(format!(
             "{} was taken out of container {}: without its IPC socket Geth cannot be peered",
             found.join(" and "),
-            geth.name()
+            text::shown(geth.name())
         ));
     }
     Ok(())
@@ -50,18 +59,20 @@ pub(super) fn remove(edit: &mut Edit, geth: &Geth<'_>, warnings: &mut Vec<String
 
 /// The text without the flag; none if it is not in it.
 fn without_flag(text: &str) -> Option<String> {
-    let mut rest = text.to_owned();
-    let mut found = false;
-    while let Some((begin, end)) = find(&rest) {
-        rest.replace_range(begin..end, "");
-        found = true;
+    let mut rest = String::new();
+    let mut read = 0;
+    for (begin, end) in find(text) {
+        // What stands before it may have gone with the one before.
+        rest.push_str(text.get(read..begin).unwrap_or_default());
+        read = end;
     }
-    found.then_some(rest)
+    rest.push_str(text.get(read..)?);
+    (read > 0).then_some(rest)
 }
 
 /// Where the flag stands, with its value, its quotes, and what would be left of its line.
-fn find(text: &str) -> Option<(usize, usize)> {
-    text.match_indices(FLAG).find_map(|(at, _)| {
+fn find(text: &str) -> impl Iterator<Item = (usize, usize)> {
+    text.match_indices(FLAG).filter_map(|(at, _)| {
         let before = text.get(..at)?;
         let begin = ["--", "-"].iter().find_map(|dashes| before.strip_suffix(dashes))?.len();
         let after = text.get(at + FLAG.len()..)?;
@@ -124,6 +135,16 @@ mod tests {
         {
             assert_eq!(without_flag(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn does_the_flag_go_however_often_it_is_there() {
+        assert_eq!(without_flag(&"--ipcdisable ".repeat(100_000)).as_deref(), Some(" "));
+        assert_eq!(
+            without_flag("geth \\\n  --ipcdisable \\\n  --ipcdisable \\\n  --http").unwrap(),
+            "geth \\\n  --http"
+        );
+        assert_eq!(without_flag("geth '--ipcdisable' \"--ipcdisable=1\" -ipcdisable --http").unwrap(), "geth --http");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod ipcdisable;
 mod patch;
 pub(crate) mod quantity;
 mod shell;
+pub(crate) mod text;
 mod user;
 mod volume;
 
@@ -28,7 +29,7 @@ pub use account::{AccountPlan, NAME as ACCOUNT_NAME};
 pub(crate) use patch::{Edit, Misshapen, place};
 
 use crate::decision::Decision;
-use annotations::Overrides;
+use annotations::{AccountChoice, Overrides};
 use geth::Geth;
 
 /// Label of pods and namespaces, annotation of workloads: the way in and out.
@@ -195,7 +196,7 @@ fn label(pod: &Value) -> Option<&str> {
 fn survey<'a>(pod: &'a Value, settings: &Settings) -> Result<Plan<'a>, Refusal> {
     wants_peering(pod)?;
     let overrides = Overrides::parse(pod, settings)
-        .map_err(|mistakes| Refusal::new(Decision::InvalidAnnotation, mistakes.join("; ")))?;
+        .map_err(|mistakes| Refusal::new(Decision::InvalidAnnotation, text::listed(&mistakes, "; ")))?;
     let geth = geth::find(pod, overrides.container.as_deref())?;
     let sidecar = container::existing(pod)?;
     volume::check_names(pod)?;
@@ -224,7 +225,7 @@ fn wants_peering(pod: &Value) -> Result<(), Refusal> {
         Some(other) => {
             return Err(Refusal::new(
                 Decision::BadLabel,
-                format!("label {KEY}={other:?}: write {ENABLED} or {DISABLED}"),
+                format!("label {KEY}={}: write {ENABLED} or {DISABLED}", text::quoted(other)),
             ));
         }
     }
@@ -280,7 +281,7 @@ fn apply(pod: &Value, plan: &Plan<'_>, context: &Context<'_>) -> Result<Outcome,
         warnings.extend(advice(pod, plan, settings));
     }
     let mut outcome = Outcome::changed(decision, patch, warnings);
-    outcome.audit.insert("container".to_owned(), plan.geth.name().to_owned());
+    outcome.audit.insert("container".to_owned(), text::shown(plan.geth.name()));
     outcome.audit.insert("ipc-path".to_owned(), plan.socket.path.clone());
     Ok(outcome)
 }
@@ -288,7 +289,7 @@ fn apply(pod: &Value, plan: &Plan<'_>, context: &Context<'_>) -> Result<Outcome,
 /// What a user should know about a pod that is injected.
 fn advice(pod: &Value, plan: &Plan<'_>, settings: &Settings) -> Vec<String> {
     let mut sentences = Vec::new();
-    let name = plan.geth.name();
+    let name = text::shown(plan.geth.name());
     if plan.user.guessed {
         sentences.push(format!(
             "nothing says as which user container {name} runs; the sidecar runs as root. \
@@ -307,6 +308,14 @@ fn advice(pod: &Value, plan: &Plan<'_>, settings: &Settings) -> Vec<String> {
              or name another one with the annotation geth-peering/ipc-path",
             plan.socket.path
         ));
+    }
+    if plan.overrides.account == AccountChoice::Keep && plan.account.name == account::UNCHOSEN {
+        sentences.push(
+            "the sidecar's rights go to the ServiceAccount default, so every pod of the namespace that runs as default \
+             may write the registry; give the pod an account of its own, \
+             or take the annotation geth-peering/service-account out"
+                .to_owned(),
+        );
     }
     if let Some(asked) = plan.max_peers.ignored {
         sentences.push(format!(

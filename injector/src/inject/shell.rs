@@ -14,9 +14,16 @@ pub(super) struct Word {
     pub(super) unknown: bool,
 }
 
+/// Here-documents within here-documents that are read; what lies deeper is not.
+const MAX_DEPTH: usize = 3;
+
 /// Splits a script into its simple commands.
 pub(super) fn split(script: &str) -> Vec<Vec<Word>> {
-    let mut splitter = Splitter { rest: script.chars().collect::<Vec<_>>().into(), ..Splitter::default() };
+    split_at(script, 0)
+}
+
+fn split_at(script: &str, depth: usize) -> Vec<Vec<Word>> {
+    let mut splitter = Splitter { rest: script.chars().collect::<Vec<_>>().into(), depth, ..Splitter::default() };
     splitter.run();
     splitter.commands.retain(|command| !command.is_empty());
     splitter.commands
@@ -35,6 +42,8 @@ struct Splitter {
     heredoc: bool,
     /// Delimiters of here-documents that begin after this line.
     pending: Vec<String>,
+    /// How many here-documents this script lies in.
+    depth: usize,
 }
 
 impl Splitter {
@@ -176,7 +185,9 @@ impl Splitter {
                 }
                 body.push_str(&line);
             }
-            self.commands.extend(split(&body));
+            if self.depth < MAX_DEPTH {
+                self.commands.extend(split_at(&body, self.depth + 1));
+            }
         }
     }
 }
@@ -209,6 +220,14 @@ mod tests {
         let unknown = |script: &str| split(script)[0][0].unknown;
         assert!(unknown("a$b") && unknown("\"$b\"") && unknown("`b`") && unknown("$(b)"));
         assert!(!unknown("'$b'") && !unknown("\\$b"));
+    }
+
+    #[test]
+    fn is_a_here_document_in_many_others_no_way_to_use_up_the_stack() {
+        assert_eq!(split(&"<<A\n".repeat(100_000)), Vec::<Vec<Word>>::new());
+        let nested = "<<A\n<<B\n<<C\n";
+        assert_eq!(texts(&format!("{nested}geth\n")), [["geth"]]);
+        assert_eq!(split(&format!("{nested}<<D\ngeth\n")), Vec::<Vec<Word>>::new());
     }
 
     #[test]

@@ -5,9 +5,9 @@
 
 use serde_json::{Value, json};
 
-use super::Refusal;
 use super::annotations::Overrides;
 use super::geth::Geth;
+use super::{Refusal, text};
 use crate::decision::Decision;
 
 /// User and group of the Geth process.
@@ -38,7 +38,7 @@ pub(super) fn of(pod: &Value, geth: &Geth<'_>, overrides: &Overrides) -> Result<
                 "container {} must not run as root, but nothing says as which user it runs, and only that user can \
                  connect to Geth's IPC socket; set runAsUser, or write the user's ID into the annotation \
                  geth-peering/run-as-user",
-                geth.name()
+                text::shown(geth.name())
             ),
         )),
         None => Ok(User { uid: 0, gid: gid.or(Some(0)), guessed: !geth.is_official_image(), exempt }),

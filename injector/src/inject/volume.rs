@@ -29,15 +29,17 @@ pub(super) fn mounts(container: &Value) -> impl Iterator<Item = &Value> {
     container["volumeMounts"].as_array().into_iter().flatten()
 }
 
-/// The mounts of the sidecar.
+/// The mounts of the sidecar, all of them read-only: to connect, it need not write to the volume that holds the socket,
+/// and where that is the user's, the chain may lie beside it.
 pub(super) fn sidecar_mounts(socket: &Socket) -> [Value; 2] {
     let ipc = match &socket.holder {
-        Holder::Ours { directory } => json!({ "name": IPC, "mountPath": directory }),
+        Holder::Ours { directory } => json!({ "name": IPC, "mountPath": directory, "readOnly": true }),
         Holder::Theirs { mount } => {
             let mut mount = mount.clone();
             if let Some(mount) = mount.as_object_mut() {
                 // Only a privileged container may have it, and the sidecar mounts nothing.
                 mount.remove("mountPropagation");
+                mount.insert("readOnly".to_owned(), json!(true));
             }
             mount
         }

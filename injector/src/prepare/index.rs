@@ -70,6 +70,8 @@ pub enum Need {
 pub struct Index {
     /// The ClusterRole that sidecars need.
     role: String,
+    /// Namespaces in which nothing is made.
+    excluded: BTreeSet<String>,
     /// Labelled namespaces, and whether each is being deleted.
     namespaces: Mirror<bool>,
     accounts: Mirror<()>,
@@ -79,10 +81,11 @@ pub struct Index {
 }
 
 impl Index {
-    /// One that knows nothing yet; sidecars need the ClusterRole `role`.
-    pub fn new(role: &str) -> Self {
+    /// One that knows nothing yet; sidecars need the ClusterRole `role`, and nothing is made in `excluded` namespaces.
+    pub fn new(role: &str, excluded: BTreeSet<String>) -> Self {
         Self {
             role: role.to_owned(),
+            excluded,
             namespaces: Mirror::default(),
             accounts: Mirror::default(),
             bindings: Mirror::default(),
@@ -145,6 +148,11 @@ impl Index {
         if complete { Need::Nothing } else { Need::Write }
     }
 
+    /// Whether nothing is to be made in `namespace`.
+    pub fn is_excluded(&self, namespace: &str) -> bool {
+        self.excluded.contains(namespace)
+    }
+
     /// Whether our account exists in `namespace`.
     pub fn has_account(&self, namespace: &str) -> bool {
         self.accounts.current.contains_key(namespace)
@@ -169,7 +177,8 @@ impl Index {
     /// The labelled namespaces that have to be prepared; those being deleted take nothing any more.
     pub fn unprepared(&self) -> Vec<String> {
         let live = self.namespaces.current.iter().filter(|(_, deleting)| !**deleting).map(|(name, _)| name);
-        live.filter(|namespace| self.need(namespace, NAME) != Need::Nothing).cloned().collect()
+        let ours = live.filter(|namespace| !self.is_excluded(namespace));
+        ours.filter(|namespace| self.need(namespace, NAME) != Need::Nothing).cloned().collect()
     }
 
     /// Our account was found or made in `namespace`.
@@ -234,7 +243,7 @@ mod tests {
 
     /// An index that has seen the namespace `a`, labelled, with an account and `binding`.
     fn index(binding: Option<RoleBinding>) -> Index {
-        let mut index = Index::new(ROLE);
+        let mut index = Index::new(ROLE, ["vault".to_owned()].into());
         for event in [Event::Init, Event::InitApply(namespace("a")), Event::InitDone] {
             index.see_namespace(event);
         }
@@ -284,14 +293,15 @@ mod tests {
         index.see_namespace(Event::Apply(ending));
         assert!(index.unprepared().is_empty(), "nothing can be made in a namespace that is being deleted");
         index.see_namespace(Event::Apply(namespace("b")));
-        assert_eq!(index.unprepared(), ["b"]);
+        index.see_namespace(Event::Apply(namespace("vault")));
+        assert_eq!(index.unprepared(), ["b"], "and not what is excluded");
         index.see_namespace(Event::Delete(namespace("b")));
         assert!(index.unprepared().is_empty(), "the label was taken off");
     }
 
     #[test]
     fn is_it_synced_only_after_all_three_lists() {
-        let mut index = Index::new(ROLE);
+        let mut index = Index::new(ROLE, ["vault".to_owned()].into());
         index.see_namespace(Event::InitDone);
         index.see_account(Event::InitDone);
         index.see_binding(Event::Init);

@@ -7,18 +7,20 @@
 //! read.
 
 pub mod index;
+mod pauses;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher::{self, watcher};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, ResourceExt};
 use serde_json::json;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -28,18 +30,17 @@ use crate::inject::{ENABLED, KEY};
 use crate::metrics::Metrics;
 use crate::readiness::Latch;
 use index::{CLUSTER_ROLE, Index, Need, SERVICE_ACCOUNT};
+use pauses::{Next, Pauses};
 
 /// Name of the ServiceAccount and of the RoleBinding in every namespace with injected pods.
 pub use crate::inject::ACCOUNT_NAME as NAME;
 /// How long a request waits for its namespace to be prepared: well below the 5 s that the API server waits for the
 /// answer, so that a slow API server costs a pod its rights for a while and not its life.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
+/// How many labelled namespaces are prepared at the same time.
+const AT_ONCE: usize = 8;
 /// How often a change is tried that others overtake.
 const ATTEMPTS: usize = 5;
-/// The first pause after a failed preparation; doubled up to [`MAX_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause between attempts.
-const MAX_PAUSE: Duration = Duration::from_secs(300);
 
 /// Why an account does not have a sidecar's rights.
 #[derive(Debug, Error)]
@@ -69,6 +70,18 @@ pub enum NotReady {
     /// The preparation was not done within a request's deadline.
     #[error("the API server did not answer within {} s", REQUEST_DEADLINE.as_secs())]
     Late,
+    /// The preparation panicked.
+    #[error("geth-peering failed to prepare namespace {namespace}, which is an error in it; its log has the details")]
+    Failed {
+        /// Which.
+        namespace: String,
+    },
+    /// Nothing is made in this namespace.
+    #[error("namespace {namespace} is excluded from peering (webhook.excludedNamespaces), so nothing is made in it")]
+    Excluded {
+        /// Which.
+        namespace: String,
+    },
     /// Nothing may be written for a dry run.
     #[error("namespace {namespace} is not prepared yet, and a dry run changes nothing; a real request prepares it")]
     DryRun {
@@ -77,33 +90,47 @@ pub enum NotReady {
     },
 }
 
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
 /// Prepares namespaces.
 pub struct Preparer {
     client: Client,
     role: String,
     index: Mutex<Index>,
-    /// One preparation at a time, so that fifty pods of a new namespace cause one and not fifty.
-    turn: tokio::sync::Mutex<()>,
+    /// One preparation of a namespace at a time, so that its first fifty pods cause one and not fifty; and one that hangs
+    /// keeps no other namespace waiting.
+    turns: Mutex<HashMap<String, Turn>>,
     metrics: Arc<Metrics>,
 }
 
 impl Preparer {
-    /// One that binds accounts to the ClusterRole `role`.
-    pub fn new(client: Client, role: &str, metrics: Arc<Metrics>) -> Self {
-        Self { client, role: role.to_owned(), index: Mutex::new(Index::new(role)), turn: Default::default(), metrics }
+    /// One that binds accounts to the ClusterRole `role`, and makes nothing in `excluded` namespaces.
+    pub fn new(client: Client, role: &str, excluded: BTreeSet<String>, metrics: Arc<Metrics>) -> Self {
+        let index = Mutex::new(Index::new(role, excluded));
+        Self { client, role: role.to_owned(), index, turns: Mutex::default(), metrics }
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The lock of `namespace`; those that nobody holds or waits for are forgotten.
+    fn turn(&self, namespace: &str) -> Turn {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(namespace.to_owned()).or_default().clone()
+    }
+
     /// Sees to it, for a request, that `account` has a sidecar's rights in `namespace`. Calls nobody if it has them.
     ///
     /// # Errors
     /// If it has not, and cannot get them now.
-    pub async fn ensure(&self, namespace: &str, account: &str, dry_run: bool) -> Result<(), NotReady> {
+    pub async fn ensure(self: &Arc<Self>, namespace: &str, account: &str, dry_run: bool) -> Result<(), NotReady> {
         if self.is_ready(namespace, account)? {
             return Ok(());
+        }
+        if self.index().is_excluded(namespace) {
+            return Err(NotReady::Excluded { namespace: namespace.to_owned() });
         }
         if dry_run {
             return Err(NotReady::DryRun { namespace: namespace.to_owned() });
@@ -138,8 +165,19 @@ impl Preparer {
         let mut accounts = steady("ServiceAccounts", watcher(accounts, named.clone()));
         let mut bindings = steady("RoleBindings", watcher(bindings, named));
         let mut pauses = Pauses::default();
+        let mut attempts = FuturesUnordered::new();
         loop {
-            let wake = self.work(&mut pauses, &synced).await;
+            let mut wake = None;
+            while attempts.len() < AT_ONCE {
+                match self.work(&mut pauses, &synced) {
+                    Next::Prepare(namespace) => attempts.push(self.attempt(namespace)),
+                    Next::Wait(until) => {
+                        wake = Some(until);
+                        break;
+                    }
+                    Next::Rest => break,
+                }
+            }
             let sleep = async {
                 match wake {
                     Some(time) => tokio::time::sleep_until(time).await,
@@ -158,49 +196,55 @@ impl Preparer {
                     pauses.interrupt(&event);
                     self.index().see_binding(event);
                 }
+                Some((namespace, result)) = attempts.next() => match result {
+                    Ok(()) => pauses.succeeded(&namespace),
+                    Err(error) => {
+                        tracing::warn!(%namespace, "cannot prepare the namespace: {error}");
+                        pauses.failed(&namespace, Instant::now());
+                    }
+                },
                 () = sleep => {}
                 else => anyhow::bail!("a watch of namespaces, ServiceAccounts or RoleBindings ended"),
             }
         }
     }
 
-    /// Prepares one namespace that needs it. Returns when there is more to do, if nothing happens before.
-    async fn work(&self, pauses: &mut Pauses, synced: &Latch) -> Option<Instant> {
+    /// What to do about labelled namespaces now.
+    fn work(&self, pauses: &mut Pauses, synced: &Latch) -> Next {
         let unprepared = {
             let index = self.index();
             if !index.is_synced() {
-                return None;
+                return Next::Rest;
             }
             index.unprepared()
         };
         synced.open();
-        let namespace = match pauses.next(&unprepared, Instant::now()) {
-            Next::Rest => return None,
-            Next::Wait(until) => return Some(until),
-            Next::Prepare(namespace) => namespace,
-        };
-        match self.prepare(&namespace, NAME).await {
-            Ok(()) => pauses.succeeded(&namespace),
-            Err(error) => {
-                tracing::warn!(%namespace, "cannot prepare the namespace: {error}");
-                pauses.failed(&namespace, Instant::now());
-            }
-        }
-        Some(Instant::now())
+        pauses.next(&unprepared, Instant::now())
     }
 
-    /// Makes what `namespace` lacks.
-    async fn prepare(&self, namespace: &str, account: &str) -> Result<(), NotReady> {
-        let _turn = self.turn.lock().await;
+    async fn attempt(self: &Arc<Self>, namespace: String) -> (String, Result<(), NotReady>) {
+        let result = self.prepare(&namespace, NAME).await;
+        (namespace, result)
+    }
+
+    /// Makes what `namespace` lacks. Whoever gives up waiting for that gives up its turn as well, but what was begun goes
+    /// on: the next pod may find it done.
+    async fn prepare(self: &Arc<Self>, namespace: &str, account: &str) -> Result<(), NotReady> {
+        let turn = self.turn(namespace);
+        let _turn = turn.lock().await;
         if self.is_ready(namespace, account)? {
             return Ok(());
         }
-        let result = self.write(namespace, account).await;
-        self.metrics.prepared(result.is_ok());
-        if result.is_ok() {
-            tracing::info!(%namespace, %account, "namespace prepared");
-        }
-        result
+        let (preparer, place, account) = (self.clone(), namespace.to_owned(), account.to_owned());
+        let preparation = tokio::spawn(async move {
+            let result = preparer.write(&place, &account).await;
+            preparer.metrics.prepared(result.is_ok());
+            if result.is_ok() {
+                tracing::info!(namespace = %place, %account, "namespace prepared");
+            }
+            result
+        });
+        preparation.await.unwrap_or_else(|_| Err(NotReady::Failed { namespace: namespace.to_owned() }))
     }
 
     async fn write(&self, namespace: &str, account: &str) -> Result<(), NotReady> {
@@ -212,7 +256,12 @@ impl Preparer {
 
     async fn create_account(&self, namespace: &str) -> Result<(), ApiError> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
-        let account = ServiceAccount { metadata: named_by_us(), ..ServiceAccount::default() };
+        let account = ServiceAccount {
+            metadata: named_by_us(),
+            // The sidecar mounts a token of its own; no other container of the pod has a use for one.
+            automount_service_account_token: Some(false),
+            ..ServiceAccount::default()
+        };
         let params = PostParams::default();
         let call = accounts.create(&params, &account);
         match within(CALL_DEADLINE, format!("create the ServiceAccount {namespace}/{NAME}"), call).await {
@@ -338,86 +387,4 @@ fn subject(namespace: &str, account: &str) -> Subject {
 
 fn named_by_us() -> ObjectMeta {
     ObjectMeta { name: Some(NAME.to_owned()), labels: Some(managed_by_us()), ..ObjectMeta::default() }
-}
-
-/// When namespaces whose preparation failed may be tried again.
-#[derive(Debug, Default)]
-struct Pauses {
-    waiting: BTreeMap<String, (Duration, Instant)>,
-}
-
-#[derive(Debug, PartialEq)]
-enum Next {
-    Prepare(String),
-    Wait(Instant),
-    Rest,
-}
-
-impl Pauses {
-    /// What to do at `now` about `unprepared` namespaces; the others are forgotten.
-    fn next(&mut self, unprepared: &[String], now: Instant) -> Next {
-        self.waiting.retain(|namespace, _| unprepared.contains(namespace));
-        let until = |namespace: &String| self.waiting.get(namespace).map_or(now, |(_, until)| *until);
-        match unprepared.iter().min_by_key(|namespace| until(namespace)) {
-            None => Next::Rest,
-            Some(namespace) if until(namespace) <= now => Next::Prepare(namespace.clone()),
-            Some(namespace) => Next::Wait(until(namespace)),
-        }
-    }
-
-    fn failed(&mut self, namespace: &str, now: Instant) {
-        let pause = self.waiting.get(namespace).map_or(FIRST_PAUSE, |(pause, _)| (*pause * 2).min(MAX_PAUSE));
-        self.waiting.insert(namespace.to_owned(), (pause, now + pause));
-    }
-
-    /// Whoever deletes an object may do so because it was in the way: no reason to go on waiting.
-    fn interrupt(&mut self, event: &watcher::Event<impl Resource>) {
-        if let watcher::Event::Delete(object) = event {
-            self.waiting.remove(&object.namespace().unwrap_or_default());
-        }
-    }
-
-    fn succeeded(&mut self, namespace: &str) {
-        self.waiting.remove(namespace);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn is_a_failed_namespace_tried_ever_less_often_and_never_in_the_way_of_others() {
-        let (mut pauses, start) = (Pauses::default(), Instant::now());
-        let (a, b) = ("a".to_owned(), "b".to_owned());
-        let both = [a.clone(), b.clone()];
-        pauses.failed(&a, start);
-        assert_eq!(pauses.next(&both, start), Next::Prepare(b.clone()));
-        pauses.failed(&b, start);
-        assert_eq!(pauses.next(&both, start), Next::Wait(start + FIRST_PAUSE));
-        assert_eq!(pauses.next(&both, start + FIRST_PAUSE), Next::Prepare(a.clone()));
-        for _ in 0..20 {
-            pauses.failed(&a, start);
-        }
-        pauses.succeeded(&b);
-        assert_eq!(pauses.next(std::slice::from_ref(&a), start), Next::Wait(start + MAX_PAUSE));
-        assert_eq!(pauses.next(&[], start), Next::Rest);
-        assert_eq!(pauses.next(std::slice::from_ref(&a), start), Next::Prepare(a), "it was away, so it begins anew");
-    }
-
-    #[test]
-    fn does_a_deletion_end_the_pause_of_its_namespace() {
-        let (mut pauses, start) = (Pauses::default(), Instant::now());
-        let namespaces = ["a".to_owned()];
-        let binding = |namespace: &str| RoleBinding {
-            metadata: ObjectMeta { namespace: Some(namespace.to_owned()), ..named_by_us() },
-            ..RoleBinding::default()
-        };
-        pauses.failed("a", start);
-        pauses.interrupt(&watcher::Event::Apply(binding("a")));
-        pauses.interrupt(&watcher::Event::Delete(binding("b")));
-        assert_eq!(pauses.next(&namespaces, start), Next::Wait(start + FIRST_PAUSE));
-        pauses.interrupt(&watcher::Event::Delete(binding("a")));
-        assert_eq!(pauses.next(&namespaces, start), Next::Prepare("a".to_owned()));
-    }
 }

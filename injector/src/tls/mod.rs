@@ -21,9 +21,9 @@ use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
-use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::watcher::watch_object;
+use kube::{Client, ResourceExt as _};
 
 use crate::api::{CALL_DEADLINE, steady, within};
 use crate::metrics::Metrics;
@@ -271,6 +271,14 @@ impl Keeper {
         let Some(patch) = self.seen.configuration.as_ref().and_then(|seen| bundle::patch(seen, &bundle)) else {
             return Ok(());
         };
+        // What differs may be newer than what is known here: a watch can lag behind, and the bundle of a replica that has
+        // just changed the authority must not be undone.
+        let stored = self.store.look().await?;
+        let version = |secret: &Option<Secret>| secret.as_ref().and_then(|secret| secret.resource_version());
+        if self.seen.secret.as_ref().map(version) != Some(version(&stored)) {
+            self.seen.secret = Some(stored);
+            return Ok(());
+        }
         let name = &self.configuration;
         let (params, patch) = (PatchParams::default(), Patch::<MutatingWebhookConfiguration>::Json(patch));
         let call = self.configurations.patch(name, &params, &patch);

@@ -73,6 +73,15 @@ impl Store {
         self.secrets.clone()
     }
 
+    /// The Secret as it is now.
+    ///
+    /// # Errors
+    /// If the API server refuses or does not answer.
+    pub async fn look(&self) -> Result<Option<Secret>, ApiError> {
+        let name = &self.secret;
+        within(CALL_DEADLINE, format!("read the Secret {name}"), self.secrets.get_opt(name)).await
+    }
+
     /// Writes `material` over `seen`, and returns the Secret as it is now. That is somebody else's
     /// if `seen` was no longer current: whoever is first wins.
     ///
@@ -98,7 +107,7 @@ impl Store {
             Ok(secret) => Ok(Some(secret)),
             Err(error) if error.is_already_exists() || error.is_conflict() || error.is_not_found() => {
                 tracing::info!(secret = %name, "another replica was faster; taking what it wrote");
-                within(CALL_DEADLINE, format!("read the Secret {name}"), self.secrets.get_opt(name)).await
+                self.look().await
             }
             Err(error) => Err(error),
         }

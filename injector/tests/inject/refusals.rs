@@ -61,6 +61,21 @@ fn is_a_labelled_pod_that_cannot_be_injected_told_what_to_write() {
             vec!["changes the name"],
         ),
         (
+            annotated("patch", r#"[{"op":"replace","path":"/ports","value":"none"}]"#),
+            Decision::InvalidAnnotation,
+            vec!["geth-peering/patch", "not a container as Kubernetes knows it", "\"none\\\"", "correct it"],
+        ),
+        (
+            annotated("patch", r#"[{"op":"add","path":"/resources/limits/cpu","value":"much"}]"#),
+            Decision::InvalidAnnotation,
+            vec!["geth-peering/patch", "\"much\" is no amount of the resource cpu"],
+        ),
+        (
+            annotated("patch", r#"[{"op":"copy","from":"/env","path":"/env/-"}]"#),
+            Decision::InvalidAnnotation,
+            vec!["write add, remove, replace or test"],
+        ),
+        (
             pod(json!({"args": ["--ipcpath=$(DIR)/geth.ipc"]}), json!({})),
             Decision::IpcPathUnknown,
             vec!["--ipcpath $(DIR)/geth.ipc", "geth-peering/ipc-path: <absolute path>"],
@@ -78,6 +93,17 @@ fn is_a_labelled_pod_that_cannot_be_injected_told_what_to_write() {
             ),
             Decision::IpcPathImpossible,
             vec!["the variable WHO, which is not in that container's env; write it there"],
+        ),
+        (
+            pod(
+                json!({"args": ["--ipcpath=/d/geth.ipc"],
+                       "env": (0..33).map(|n| json!({"name": format!("V{n}"), "value": "x"})).collect::<Vec<_>>(),
+                       "volumeMounts": [{"name": "d", "mountPath": "/d",
+                                         "subPathExpr": (0..33).map(|n| format!("$(V{n})")).collect::<String>()}]}),
+                json!({}),
+            ),
+            Decision::IpcPathImpossible,
+            vec!["the variable V0, as one of too many; write fewer"],
         ),
         (
             pod(json!({"securityContext": {"runAsNonRoot": true}}), json!({})),
@@ -124,6 +150,39 @@ fn are_all_wrong_annotations_reported_at_once() {
     let message = injected(&pod).message.unwrap();
     for key in ["log-level", "colour", "run-as-user"] {
         assert!(message.contains(&format!("geth-peering/{key}=")), "{message}");
+    }
+}
+
+#[test]
+fn does_a_message_stay_short_however_long_the_text_it_is_about() {
+    let long = "x".repeat(100_000);
+    let path = format!("/{long}");
+    let many: Vec<Value> = (0..1000).map(|n| json!({"name": format!("{n}{long}"), "image": "nginx"})).collect();
+    let keys = (0..1000).map(|n| (format!("geth-peering/x{n}"), json!(""))).collect::<serde_json::Map<_, _>>();
+    for pod in [
+        pod(json!({}), json!({"spec": {"containers": many}})),
+        pod(json!({}), json!({"metadata": {"labels": {"geth-peering": long}}})),
+        pod(json!({}), json!({"metadata": {"annotations": keys}})),
+        pod(json!({"args": [format!("--ipcpath={path}")]}), json!({})),
+        pod(json!({"args": [format!("--ipcpath=$(X){path}")]}), json!({})),
+        pod(json!({"args": [format!("--ipcpath=~{path}")]}), json!({})),
+        pod(json!({"args": ["--ipcpath=/a/b"], "volumeMounts": [{"mountPath": format!("/a{path}")}]}), json!({})),
+        pod(json!({"args": ["--ipcpath=/a/b", format!("--datadir=/a{path}")]}), json!({})),
+        pod(json!({"args": ["--ipcpath=/a/b"], "workingDir": format!("/a{path}")}), json!({})),
+        pod(json!({"name": long, "securityContext": {"runAsNonRoot": true}}), json!({})),
+        pod(
+            json!({"name": long, "args": ["--ipcpath=/a/b"],
+                   "volumeMounts": [{"mountPath": "/a", "subPathExpr": format!("$({long})")}]}),
+            json!({}),
+        ),
+        annotated("patch", &json!([{"op": "remove", "path": path}]).to_string()),
+        annotated("patch", &json!([{"op": "replace", "path": "/ports", "value": long}]).to_string()),
+        annotated("cpu-request", &long),
+    ] {
+        let outcome = injected(&pod);
+        assert!(outcome.denied);
+        let message = outcome.message.unwrap();
+        assert!(message.len() < 2500, "{} characters: {}", message.len(), &message[..300]);
     }
 }
 

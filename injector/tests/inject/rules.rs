@@ -30,7 +30,7 @@ pub(crate) fn check(before: &Value, after: &Value, outcome: &Outcome) {
     let geth = named(list(&after["spec"], "containers"), &outcome.audit["container"]).unwrap();
     the_socket_is_shared(after, geth);
     sidecar_is_as_restricted_as_geth(after, geth);
-    assert!(!geth.to_string().contains("--ipcdisable") && !geth.to_string().contains("GETH_IPCDISABLE"));
+    geth_has_its_socket(geth);
     let mut names: Vec<&Value> = ["initContainers", "containers"]
         .iter()
         .flat_map(|field| list(&after["spec"], field))
@@ -40,6 +40,17 @@ pub(crate) fn check(before: &Value, after: &Value, outcome: &Outcome) {
     names.dedup();
     let count = list(&after["spec"], "initContainers").len() + list(&after["spec"], "containers").len();
     assert_eq!(names.len(), count, "containers of one name: {after:#}");
+}
+
+/// Neither the command line, nor a variable that it refers to, nor Geth's own variable turns the socket off.
+fn geth_has_its_socket(geth: &Value) {
+    let line = format!("{}{}", geth["command"], geth["args"]);
+    assert!(!line.contains("--ipcdisable"), "{line}");
+    for entry in list(geth, "env") {
+        let name = entry["name"].as_str().unwrap();
+        assert_ne!(name, "GETH_IPCDISABLE");
+        assert!(!line.contains(&format!("${name}")) || !entry["value"].to_string().contains("ipcdisable"), "{entry}");
+    }
 }
 
 /// Every node that came in comes out, in its place and with its value, except what the injector says it replaces: three

@@ -124,7 +124,7 @@ async fn is_what_is_no_review_refused_with_a_reason() {
         ("/mutate/pods", "hello".to_owned(), StatusCode::BAD_REQUEST),
         ("/mutate/workloads", "{}".to_owned(), StatusCode::BAD_REQUEST),
         ("/mutate/pods", of_the_past.to_string(), StatusCode::BAD_REQUEST),
-        ("/mutate/pods", " ".repeat(8 * 1024 * 1024 + 1), StatusCode::PAYLOAD_TOO_LARGE),
+        ("/mutate/pods", " ".repeat(4 * 1024 * 1024 + 1), StatusCode::PAYLOAD_TOO_LARGE),
         ("/mutate", "{}".to_owned(), StatusCode::NOT_FOUND),
         ("/readyz", "{}".to_owned(), StatusCode::NOT_FOUND),
     ] {

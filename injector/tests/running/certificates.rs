@@ -89,6 +89,30 @@ async fn does_a_bundle_come_back_that_an_upgrade_wiped() {
 }
 
 #[tokio::test]
+async fn does_a_replica_that_lags_behind_never_undo_what_another_published() {
+    let server = cluster();
+    let _replica = Replica::start(&server).await;
+    let before = bundle(&server).unwrap();
+    // Its watch of the Secret breaks, another replica rotates, and an upgrade wipes the bundle.
+    server.forbid(Verb::List, "secrets");
+    server.forbid(Verb::Watch, "secrets");
+    server.close_watches();
+    let new = Material::make(Timestamp::now(), SERVICE, Some(before)).unwrap();
+    server.edit(OWN_NAMESPACE, CA_SECRET, |secret: &mut Secret| {
+        let entries = [
+            ("ca.crt", &new.current.certificate),
+            ("ca.key", &new.current.key),
+            ("previous.crt", new.previous.as_ref().unwrap()),
+        ];
+        let data = entries.map(|(key, value)| (key.to_owned(), k8s_openapi::ByteString(value.as_bytes().to_vec())));
+        secret.data = Some(data.into());
+    });
+    put_configuration(&server);
+    until("a bundle", async || bundle(&server).is_some()).await;
+    assert_eq!(bundle(&server), Some(new.bundle()));
+}
+
+#[tokio::test]
 async fn is_an_old_authority_replaced_and_trusted_for_a_while() {
     let server = cluster();
     let old = put_authority(&server, Timestamp::now() - SignedDuration::from_hours(300 * 24));

@@ -1,6 +1,11 @@
 //! What the injector makes in namespaces, when, and what it leaves alone.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use fakes::apiserver::{ApiServer, Fault, Verb};
+use injector::metrics::Metrics;
+use injector::prepare::{NotReady, Preparer};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use serde_json::{Value, json};
@@ -66,7 +71,23 @@ async fn is_a_labelled_namespace_prepared_at_once_and_others_not() {
     until_prepared(&server, "plain").await;
     assert_eq!(server.count(Verb::Create, "serviceaccounts"), 3);
     let account: ServiceAccount = server.get("late", NAME).unwrap();
+    assert_eq!(account.automount_service_account_token, Some(false), "no container gets a token that did not ask");
     assert_eq!(account.metadata.labels.unwrap()["app.kubernetes.io/managed-by"], "geth-peering");
+}
+
+#[tokio::test]
+async fn is_nothing_made_in_an_excluded_namespace() {
+    let server = cluster();
+    put_namespace(&server, EXCLUDED, true);
+    put_namespace(&server, "zzz", true);
+    let replica = Replica::start(&server).await;
+    // It comes after the other.
+    until_prepared(&server, "zzz").await;
+    let api_server = replica.api_server(&server).await;
+    let warning = create(&api_server, EXCLUDED, "default").await;
+    assert!(warning.contains("vault") && warning.contains("webhook.excludedNamespaces"), "{warning}");
+    assert_eq!(server.get::<ServiceAccount>(EXCLUDED, NAME), None);
+    assert_eq!(server.get::<RoleBinding>(EXCLUDED, NAME), None);
 }
 
 #[tokio::test]
@@ -207,6 +228,43 @@ async fn is_a_preparation_that_failed_tried_again() {
     assert_eq!(server.count(Verb::Create, "serviceaccounts"), 3);
     let name = r#"geth_peering_injector_namespace_preparations_total{result="failed"}"#;
     assert_eq!(replica.metric(name).await, Some(1.0));
+}
+
+#[tokio::test]
+async fn does_a_namespace_whose_preparation_hangs_keep_no_other_waiting() {
+    let server = cluster();
+    server.fault(Verb::Create, "serviceaccounts", Fault::Hang, 1);
+    put_namespace(&server, "hangs", true);
+    let replica = Replica::start(&server).await;
+    until("a call that hangs", async || server.count(Verb::Create, "serviceaccounts") == 1).await;
+    put_namespace(&server, "labelled", true);
+    let api_server = replica.api_server(&server).await;
+    assert_eq!(create(&api_server, "unlabelled", "default").await, "");
+    until_prepared(&server, "labelled").await;
+    assert!(!is_prepared(&server, "hangs"));
+    let failed = r#"geth_peering_injector_namespace_preparations_total{result="failed"}"#;
+    assert_eq!(replica.metric(failed).await, None, "it hangs still");
+}
+
+#[tokio::test]
+async fn is_a_preparation_that_took_too_long_for_its_pod_there_for_the_next() {
+    let server = cluster();
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let (inner, opened) = (server.client(OWN_NAMESPACE), gate.clone());
+    let slow = tower::service_fn(move |request: axum::http::Request<kube::client::Body>| {
+        let (inner, opened) = (inner.clone(), opened.clone());
+        async move {
+            let _permit = opened.acquire().await.unwrap();
+            inner.send(request).await
+        }
+    });
+    let client = kube::Client::new(slow, OWN_NAMESPACE);
+    let preparer = Arc::new(Preparer::new(client, ROLE, BTreeSet::new(), Arc::new(Metrics::default())));
+    assert!(matches!(preparer.ensure("chain", "mine", false).await, Err(NotReady::Late)));
+    assert_eq!(server.writes(), 0);
+    gate.add_permits(1);
+    until("the namespace is prepared", async || bound(&server, "chain") == [NAME, "mine"]).await;
+    assert!(is_prepared(&server, "chain"));
 }
 
 #[tokio::test]

@@ -1,10 +1,15 @@
 //! What happens when the process is told to end, and what it says of itself meanwhile.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use fakes::apiserver::Verb;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::*;
 
@@ -71,6 +76,33 @@ async fn does_a_client_that_only_connects_keep_nobody_from_being_served() {
     // Nor from stopping.
     replica.terminate();
     replica.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn does_an_old_connection_end_once_what_was_asked_on_it_is_answered() {
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = gate.clone();
+    let answer = async move || {
+        let _permit = opened.acquire().await.unwrap();
+        "here"
+    };
+    let router = axum::Router::new().route("/", axum::routing::get(answer));
+    let bound = injector::server::Bound::bind(0, None).await.unwrap().with_max_age(Duration::from_millis(100));
+    let address = local(bound.address().unwrap());
+    tokio::spawn(bound.serve(router, CancellationToken::new(), Duration::ZERO));
+
+    let mut busy = TcpStream::connect(address).await.unwrap();
+    busy.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    for _ in 0..2 {
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        soon("the end of an idle connection", idle.read_to_string(&mut text)).await.unwrap();
+        assert_eq!(text, "");
+    }
+    // The first one is by far too old now, and still owed its answer.
+    gate.add_permits(1);
+    soon("the end of the other", busy.read_to_string(&mut text)).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 OK") && text.ends_with("here"), "{text}");
 }
 
 #[tokio::test]

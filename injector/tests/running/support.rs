@@ -27,6 +27,7 @@ use tokio_rustls::client::TlsStream;
 pub(crate) const OWN_NAMESPACE: &str = "geth-peering";
 pub(crate) const CA_SECRET: &str = "geth-peering-ca";
 pub(crate) const CONFIGURATION: &str = "geth-peering";
+pub(crate) const EXCLUDED: &str = "vault";
 pub(crate) const ROLE: &str = "geth-peering-sidecar";
 pub(crate) const SERVER_NAME: &str = "geth-peering-injector.geth-peering.svc";
 
@@ -88,7 +89,12 @@ pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) 
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(SOON, wait).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+    soon(what, wait).await;
+}
+
+/// Waits for what should end soon.
+pub(crate) async fn soon<T>(what: &str, end: impl Future<Output = T>) -> T {
+    tokio::time::timeout(SOON, end).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }
 
 /// Where to reach a port that listens on every address.
@@ -124,6 +130,7 @@ impl Replica {
             "--ca-secret=geth-peering-ca",
             "--sidecar-cluster-role=geth-peering-sidecar",
             "--sidecar-image=geth-peering/sidecar:0.1.0",
+            "--excluded-namespace=kube-system,vault",
             "--https-port=0",
             "--http-port=0",
         ]);
