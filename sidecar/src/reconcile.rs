@@ -14,11 +14,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::geth::{Admin, NodeInfo, Peer};
 use crate::identity;
 use crate::metrics::Metrics;
-use crate::plan::{Action, Call, LinkState, Now, Outcome, Own, Plan, Planner, Situation};
+use crate::plan::{Action, Call, LinkState, Outcome, Own, Plan, Planner, Situation};
 use crate::registry::store::{PodState, Sight, Store, StoreError};
 use crate::registry::view::View;
 use crate::session::{self, News};
@@ -28,31 +29,6 @@ use crate::status::Status;
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long leaving the registry may take at the end.
 const LEAVE: Duration = Duration::from_secs(8);
-
-/// Where the loop takes the time from.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock {
-    started: Instant,
-    wall: fn(Instant) -> Timestamp,
-}
-
-impl Clock {
-    /// The system's clocks.
-    pub fn system() -> Self {
-        Self::with_wall(|_| Timestamp::now())
-    }
-
-    /// A clock whose wall shows what `wall` makes of the moment: tests let it follow tokio's paused time.
-    pub fn with_wall(wall: fn(Instant) -> Timestamp) -> Self {
-        Self { started: Instant::now(), wall }
-    }
-
-    /// This moment.
-    pub fn now(&self) -> Now {
-        let now = Instant::now();
-        Now { elapsed: now - self.started, wall: (self.wall)(now) }
-    }
-}
 
 /// What the loop tells the rest of the program.
 #[derive(Debug)]

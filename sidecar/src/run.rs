@@ -13,10 +13,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::info;
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::{self, Inputs};
 use crate::metrics::Metrics;
-use crate::reconcile::{self, Clock, Outputs};
+use crate::reconcile::{self, Outputs};
 use crate::registry::store::Store;
 use crate::status::Status;
 use crate::{identity, telemetry};

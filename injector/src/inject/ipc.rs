@@ -391,9 +391,9 @@ mod tests {
                 "/app/bin",
             ),
             (
-                json!({"command": ["geth"], "workingDir": "/work/", "args": ["--ipcpath=/work/x.ipc"]}),
+                json!({"command": ["geth"], "workingDir": "/app/", "args": ["--ipcpath=/app/x.ipc"]}),
                 Decision::IpcPathImpossible,
-                "/work",
+                "/app",
             ),
         ] {
             let refusal = located(container.clone(), None).unwrap_err();
