@@ -182,6 +182,7 @@ impl Reconciler {
                 self.peers = None;
                 self.own = Own::Silent;
                 self.planner.geth_connected(fresh);
+                self.status.geth.set("up", "Geth answers", self.clock.now().wall);
                 self.geth = Some(Geth { admin, info: *info, fresh, since: self.clock.now().wall });
             }
             News::Peers(peers) => {

@@ -137,13 +137,13 @@ async fn is_it_told_whether_a_pod_lives() {
 async fn does_the_watch_show_the_configmap_made_changed_deleted_and_made_again() {
     let server = ApiServer::new();
     let mut watching = Watching::start(store(&server));
-    watching.until(|view| view.version().is_none()).await;
+    watching.until(|view| view.iter().count() == 0).await;
     store(&server).assert("geth-0", "a").await.unwrap();
     watching.until(holds("geth-0", "a")).await;
     store(&server).assert("geth-0", "b").await.unwrap();
     watching.until(holds("geth-0", "b")).await;
     server.delete::<ConfigMap>(NAMESPACE, NAME);
-    watching.until(|view| view.version().is_none()).await;
+    watching.until(|view| view.iter().count() == 0).await;
     store(&server).assert("geth-0", "c").await.unwrap();
     watching.until(holds("geth-0", "c")).await;
 }
@@ -193,7 +193,7 @@ async fn is_the_registry_seen_without_the_right_to_watch() {
     server.forbid(Verb::Watch, "configmaps");
     server.forbid(Verb::List, "configmaps");
     let mut watching = Watching::start(store(&server));
-    watching.until(|view| view.version().is_none()).await;
+    watching.until(|view| view.iter().count() == 0).await;
     store(&server).assert("geth-0", "a").await.unwrap();
     watching.until(holds("geth-0", "a")).await;
     // Given the right, it watches again, without a restart.

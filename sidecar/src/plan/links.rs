@@ -33,6 +33,9 @@ const FREE_SLOT: Duration = Duration::from_secs(10);
 /// How long a node that left the registry keeps its connection: an entry that was
 /// removed by mistake is back within this time.
 const GRACE: Duration = Duration::from_secs(5);
+/// The same for a node without a connection: long enough for a registry that was
+/// deleted to be whole again, shorter than a pod needs to come back.
+const GRACE_UNCONNECTED: Duration = Duration::from_secs(1);
 /// How long to wait before calls that failed are made again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -203,14 +206,13 @@ impl Links {
         }
     }
 
-    /// Takes back what Geth was told of nodes that left the registry: at once where
-    /// there is no connection, otherwise after a grace.
+    /// Takes back what Geth was told of nodes that left the registry, after a grace.
     fn plan_unwanted(&mut self, scene: &Scene<'_>, plan: &mut Plan) {
         self.memory.retain(|key, memory| {
             if scene.wanted.iter().any(|node| node.entry.enode.key == *key) || memory.busy {
                 return true;
             }
-            let grace = if scene.peer(key).is_some() { GRACE } else { Duration::ZERO };
+            let grace = if scene.peer(key).is_some() { GRACE } else { GRACE_UNCONNECTED };
             let due = (*memory.unwanted_since.get_or_insert(scene.now.elapsed) + grace).max(memory.retry_at);
             if scene.now.elapsed < due {
                 plan.wake_at(due);

@@ -164,15 +164,13 @@ impl Records {
                 continue;
             }
             match suspect.verdict {
-                Verdict::Dead => {
+                // Without a link there is no silence to go by.
+                Verdict::Unknowable if !link.state.is_wanted() => {}
+                Verdict::Unknowable if now.elapsed < suspect.since + SILENCE => plan.wake_at(suspect.since + SILENCE),
+                Verdict::Dead | Verdict::Unknowable => {
                     suspect.busy = true;
                     plan.actions.push(Action::Evict { pod: pod.to_owned(), value: suspect.value.clone() });
                 }
-                Verdict::Unknowable if link.state.is_wanted() && now.elapsed >= suspect.since + SILENCE => {
-                    suspect.busy = true;
-                    plan.actions.push(Action::Evict { pod: pod.to_owned(), value: suspect.value.clone() });
-                }
-                Verdict::Unknowable => plan.wake_at(suspect.since + SILENCE),
                 Verdict::Open => {
                     let patience = if link.state.is_wanted() || suspect.looks == 0 {
                         Duration::ZERO

@@ -216,8 +216,11 @@ impl Store {
         let by_name = format!("metadata.name={}", self.name);
         let list = within(self.configmaps.list(&ListParams::default().fields(&by_name))).await?;
         let mut version = list.metadata.resource_version.unwrap_or_default();
-        // A list that the watch then continues: its version, not the object's, is the newest.
-        let _nobody_listens = sights.send(Sight::Seen(View::new(list.items.first()))).await;
+        let view = match list.items.first() {
+            Some(configmap) => View::new(Some(configmap)),
+            None => View::missing(Some(&version)),
+        };
+        let _nobody_listens = sights.send(Sight::Seen(view)).await;
 
         while !sights.is_closed() {
             let params = WatchParams::default().fields(&by_name).timeout(WATCH_SECONDS);
@@ -227,7 +230,7 @@ impl Store {
             while let Ok(Some(event)) = timeout(WATCH_SILENCE, events.try_next()).await.unwrap_or(Ok(None)) {
                 let view = match event {
                     WatchEvent::Added(configmap) | WatchEvent::Modified(configmap) => View::new(Some(&configmap)),
-                    WatchEvent::Deleted(_) => View::new(None),
+                    WatchEvent::Deleted(last) => View::missing(last.metadata.resource_version.as_deref()),
                     WatchEvent::Bookmark(bookmark) => {
                         version = bookmark.metadata.resource_version;
                         continue;

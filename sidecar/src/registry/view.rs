@@ -23,7 +23,7 @@ pub struct Record {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
     records: BTreeMap<String, Record>,
-    /// The object's resource version; 0 for an object that does not exist.
+    /// The resource version at which it was so; 0 if nobody said.
     version: u64,
 }
 
@@ -42,9 +42,13 @@ impl View {
         Self { records, version }
     }
 
+    /// The view when the object did not exist, at resource version `version`.
+    pub fn missing(version: Option<&str>) -> Self {
+        Self { version: version.and_then(|v| v.parse().ok()).unwrap_or(0), ..Self::default() }
+    }
+
     /// Takes `newer` in the place of this view unless it is the older of the two: the
-    /// answer to a write and the watch may overtake each other. A deleted object is
-    /// always news, because only the watch tells of it.
+    /// answer to a write and the watch may overtake each other.
     ///
     /// Versions are compared as numbers, which Kubernetes guarantees for its own
     /// resources (KEP-5504); where they are none, the last to arrive counts.
@@ -54,7 +58,7 @@ impl View {
         }
     }
 
-    /// The object's resource version; `None` for an object that does not exist.
+    /// The resource version at which it was so, where known.
     pub fn version(&self) -> Option<u64> {
         (self.version != 0).then_some(self.version)
     }
@@ -119,7 +123,9 @@ mod tests {
     #[test]
     fn is_a_deleted_configmap_empty_and_a_new_one_seen() {
         let mut view = View::new(Some(&configmap("100", &[("geth-0", "x")])));
-        view.advance(View::new(None));
+        view.advance(View::missing(Some("99")));
+        assert_eq!(view.iter().count(), 1, "it was missing before it was made");
+        view.advance(View::missing(Some("110")));
         assert_eq!(view.iter().count(), 0);
         view.advance(View::new(Some(&configmap("120", &[("geth-0", "y")]))));
         assert_eq!(view.get("geth-0").unwrap().value, "y");
