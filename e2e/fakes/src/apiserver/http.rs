@@ -46,7 +46,7 @@ async fn handle(State(server): State<ApiServer>, request: Request<Body>) -> Resp
         });
         let outcome = match fault {
             Some(Fault::Status(code)) => Err(Failure::new(code, format!("{verb:?} of {plural} fails by order"))),
-            Some(Fault::Hang) => Ok(Value::Null),
+            Some(Fault::Hang | Fault::EndAtOnce) => Ok(Value::Null),
             Some(Fault::LoseAnswer) | None => {
                 let before = state.store.revision();
                 let outcome = request.perform(&mut state);
@@ -60,6 +60,7 @@ async fn handle(State(server): State<ApiServer>, request: Request<Body>) -> Resp
     match (fault, outcome) {
         (Some(Fault::Hang | Fault::LoseAnswer), _) => future::pending().await,
         (_, Err(refused)) => failure(&refused),
+        (Some(Fault::EndAtOnce), _) => StatusCode::OK.into_response(),
         (_, Ok(_)) if request.verb == Verb::Watch => watch_stream(&server, request),
         (_, Ok(answer)) => {
             let code = if request.verb == Verb::Create { StatusCode::CREATED } else { StatusCode::OK };

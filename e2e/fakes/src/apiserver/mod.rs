@@ -75,6 +75,8 @@ pub enum Fault {
     Hang,
     /// It is done, and never answered: what a client sees as a time-out.
     LoseAnswer,
+    /// A watch that begins and ends at once, without an event.
+    EndAtOnce,
 }
 
 /// A request that came in.
@@ -162,6 +164,17 @@ impl ApiServer {
     pub fn compact(&self) {
         self.lock().store.compact();
         self.close_watches();
+    }
+
+    /// Ends all watches and restores one object from a backup made long ago, when
+    /// versions were lower: `change` makes it what it was then.
+    pub fn rewind<K>(&self, namespace: &str, name: &str, change: impl FnOnce(&mut K))
+    where
+        K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
+    {
+        self.lock().store.rewind();
+        self.close_watches();
+        self.edit(namespace, name, change);
     }
 
     /// The calls so far, in order; failed ones too.

@@ -114,6 +114,13 @@ impl Store {
         self.revision
     }
 
+    /// Goes back to the first version: what comes now has lower ones than what was.
+    pub(super) fn rewind(&mut self) {
+        self.revision = 1;
+        self.compacted = 0;
+        self.history.clear();
+    }
+
     pub(super) fn get(&self, key: &Key) -> Option<&Value> {
         self.objects.get(key)
     }
@@ -128,6 +135,11 @@ impl Store {
         if revision < self.compacted {
             let message = format!("too old resource version: {revision} ({})", self.compacted);
             return Err(Failure::new(410, message));
+        }
+        if revision > self.revision {
+            // storage.NewTooLargeResourceVersionError (apiserver/pkg/storage/errors.go).
+            let message = format!("Too large resource version: {revision}, current: {}", self.revision);
+            return Err(Failure::new(504, message));
         }
         let first = self.history.partition_point(|change| change.revision <= revision);
         Ok(&self.history[first..])

@@ -119,6 +119,8 @@ pub struct Quirks {
     pub answers_after: Duration,
     /// So many answers are held back and then sent last first.
     pub reorder: usize,
+    /// How long each `admin_addPeer` takes; they are done one after the other.
+    pub add_takes: Duration,
     /// How long `admin_removePeer` takes to see the connection end.
     pub remove_takes: Duration,
     /// Methods that it does not have, such as `admin_subscribe` (reth).

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sha3::{Digest, Keccak256};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -36,6 +37,8 @@ pub(super) struct Node {
     /// Key and address, the address being the one it was added with first.
     pub(super) statics: Vec<(String, SocketAddr)>,
     pub(super) trusted: BTreeSet<String>,
+    /// When the last `admin_addPeer` that takes time is done.
+    adding_until: Option<Instant>,
     running: bool,
     /// Tells this run's events from those of runs before.
     run: u64,
@@ -99,6 +102,15 @@ impl Default for Net {
     }
 }
 
+impl Node {
+    /// When an `admin_addPeer` that comes `now` and takes so long is done, after those before it.
+    pub(super) fn turn_to_add(&mut self, now: Instant, takes: Duration) -> Instant {
+        let at = self.adding_until.map_or(now, |until| until.max(now)) + takes;
+        self.adding_until = Some(at);
+        at
+    }
+}
+
 impl Net {
     pub(super) fn add(&mut self, config: Config) -> usize {
         self.nodes.push(Node {
@@ -108,6 +120,7 @@ impl Net {
             subscribers: Vec::new(),
             statics: Vec::new(),
             trusted: BTreeSet::new(),
+            adding_until: None,
             running: false,
             run: 0,
             history: BTreeMap::new(),
@@ -370,7 +383,9 @@ fn max_dialed(config: &Config) -> usize {
     }
 }
 
-/// Stands for the Keccak-256 of the key: as long, and as unlike the key.
+/// Keccak-256 of the key (`p2p/enode/idscheme.go`).
 pub(super) fn id(key: &str) -> String {
-    key.chars().rev().step_by(2).collect()
+    let digit = |at: usize| key.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or_default();
+    let bytes: Vec<u8> = (0..key.len()).step_by(2).map(digit).collect();
+    Keccak256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

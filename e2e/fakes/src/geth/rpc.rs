@@ -11,10 +11,10 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::net::{Node, id};
-use super::{Call, Nat, World};
+use super::{Call, Nat, Quirks, World};
 
 /// How it calls itself.
 pub(super) const CLIENT: &str = "Geth/v1.17.5-stable/linux-amd64/go1.26.8";
@@ -83,7 +83,7 @@ impl Client {
         }
         let outcome = match quirks.lacks.contains(&method.as_str()) {
             true => Err(unknown(&method)),
-            false => self.perform(&method, &params, quirks.remove_takes).await,
+            false => self.perform(&method, &params, &quirks).await,
         };
         if quirks.answers_after > Duration::ZERO {
             sleep(quirks.answers_after).await;
@@ -111,13 +111,16 @@ impl Client {
         }
     }
 
-    async fn perform(&self, method: &str, params: &Value, remove_takes: Duration) -> Result<Value, Value> {
+    async fn perform(&self, method: &str, params: &Value, quirks: &Quirks) -> Result<Value, Value> {
         let node = self.node;
         match method {
             "admin_nodeInfo" => Ok(self.look(node_info)),
             "admin_peers" => Ok(self.world.look(|net| net.peers(node))),
             "admin_addPeer" => {
                 let (key, address) = enode(params)?;
+                if quirks.add_takes > Duration::ZERO {
+                    sleep_until(self.change(|node, now| node.turn_to_add(now, quirks.add_takes))).await;
+                }
                 self.world.change(|net, now| net.add_static(now, node, key, address));
                 Ok(json!(true))
             }
@@ -126,7 +129,7 @@ impl Client {
                 self.world.change(|net, _| net.remove_static(node, &key));
                 // Answers when the connection has ended, not before (`p2p/server.go:246`).
                 if self.world.look(|net| net.is_connected(node, &key)) {
-                    sleep(remove_takes).await;
+                    sleep(quirks.remove_takes).await;
                     self.world.change(|net, now| net.disconnect(now, node, &key));
                 }
                 Ok(json!(true))
