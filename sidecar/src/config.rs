@@ -5,7 +5,7 @@
 //! environment, and all mistakes are reported at once, before anything starts.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -35,6 +35,9 @@ pub mod env {
     pub const NETWORK: &str = "PEERING_NETWORK";
     /// What Geth's `--maxpeers` is, if somebody knows. Default: unknown.
     pub const MAX_PEERS: &str = "PEERING_MAX_PEERS";
+    /// To how many others Geth has to be connected before the pod is ready; to all, if
+    /// there are fewer. Default 1.
+    pub const MIN_PEERS: &str = "PEERING_MIN_PEERS";
     /// Port of `/livez`, `/readyz`, `/metrics` and `/status`. Default 9575.
     pub const HTTP_PORT: &str = "PEERING_HTTP_PORT";
     /// `text` or `json`. Default `text`.
@@ -45,6 +48,8 @@ pub mod env {
     pub const HOSTNAME: &str = "HOSTNAME";
 }
 
+/// Default of [`env::MIN_PEERS`]: with one link a node hears of every block.
+pub const DEFAULT_MIN_PEERS: usize = 1;
 /// Default of [`env::HTTP_PORT`].
 pub const DEFAULT_HTTP_PORT: u16 = 9575;
 /// The ConfigMap that injected sidecars use unless their pod names another.
@@ -140,6 +145,8 @@ pub struct Config {
     pub network: Option<String>,
     /// See [`env::MAX_PEERS`].
     pub max_peers: Option<u32>,
+    /// See [`env::MIN_PEERS`].
+    pub min_peers: usize,
     /// Where `/livez`, `/readyz`, `/metrics` and `/status` are served: every address, port [`env::HTTP_PORT`].
     pub http: SocketAddr,
 }
@@ -184,6 +191,7 @@ impl Config {
         let pod_uid = reader.value(env::POD_UID);
         let network = reader.value(env::NETWORK);
         let max_peers = reader.parsed(env::MAX_PEERS);
+        let min_peers = reader.parsed(env::MIN_PEERS).unwrap_or(DEFAULT_MIN_PEERS);
         let http_port = reader.parsed(env::HTTP_PORT).unwrap_or(DEFAULT_HTTP_PORT);
         let pod_name = reader.object_name(env::POD_NAME).or_else(|| reader.object_name(env::HOSTNAME));
         let pod_ip = match reader.value(env::POD_IP) {
@@ -209,10 +217,19 @@ impl Config {
                 pod_ip,
                 network,
                 max_peers,
-                http: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), http_port),
+                min_peers,
+                http: SocketAddr::new(any_of_family(pod_ip), http_port),
             }),
             _ => Err(ConfigError(reader.mistakes)),
         }
+    }
+}
+
+/// The address that stands for every address of `ip`'s family: kubelet probes the pod at `ip`.
+fn any_of_family(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha3::{Digest, Keccak256};
 use thiserror::Error;
 
 const SCHEME: &str = "enode://";
@@ -41,6 +42,14 @@ pub enum EnodeError {
 /// 64 bytes before the `@` of an enode. This, not an address, is a node's identity.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; 64]);
+
+impl PublicKey {
+    /// Geth's node ID of it: the Keccak-256 of the key, as hexadecimal digits
+    /// (`p2p/enode/idscheme.go`, v1.17.5).
+    pub fn node_id(&self) -> String {
+        Keccak256::digest(self.0).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
 
 impl FromStr for PublicKey {
     type Err = EnodeError;

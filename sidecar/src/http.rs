@@ -58,8 +58,13 @@ async fn readyz(State(inputs): State<Inputs>) -> impl IntoResponse {
     }
     let status = inputs.status.borrow();
     let why = format!(
-        "this pod's Geth is not in the registry yet\ngeth: {} ({})\nregistry: {} ({})\n",
-        status.geth.state, status.geth.reason, status.registry.state, status.registry.reason
+        "this pod's Geth is not in the registry yet, or not connected to enough others\ngeth: {} ({})\nregistry: {} ({})\nlinks: {} of {}\n",
+        status.geth.state,
+        status.geth.reason,
+        status.registry.shown.state,
+        status.registry.shown.reason,
+        status.connected,
+        status.wanted
     );
     (StatusCode::SERVICE_UNAVAILABLE, why)
 }

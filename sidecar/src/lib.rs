@@ -8,10 +8,12 @@
 pub mod backoff;
 pub mod clock;
 pub mod config;
+pub mod departure;
 pub mod enode;
 pub mod geth;
 pub mod http;
 pub mod identity;
+pub mod jobs;
 pub mod metrics;
 pub mod plan;
 pub mod reconcile;

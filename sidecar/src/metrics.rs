@@ -53,7 +53,11 @@ impl Default for Metrics {
         registry.register("links", "Other pods in the registry, by the state of their link", links.clone());
         registry.register("links_wanted", "Links that should be up", links_wanted.clone());
         registry.register("geth_up", "Whether the Geth in this pod answers", geth_up.clone());
-        registry.register("registry_in_sight", "Whether the registry is being watched", registry_in_sight.clone());
+        registry.register(
+            "registry_in_sight",
+            "Whether the registry can be seen and written",
+            registry_in_sight.clone(),
+        );
         registry.register("actions", "What this sidecar did, to its Geth and to the registry", actions.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The version of the sidecar", build);
@@ -91,7 +95,7 @@ impl Metrics {
         }
         self.links_wanted.set(gauge(status.wanted));
         self.geth_up.set(i64::from(status.geth.state == "up"));
-        self.registry_in_sight.set(i64::from(status.registry.state == "watching"));
+        self.registry_in_sight.set(i64::from(matches!(status.registry.shown.state, "watching" | "polling")));
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _infallible = encode(&mut text, &self.registry);

@@ -8,27 +8,28 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::geth::{Admin, NodeInfo, Peer};
+use crate::departure;
+use crate::geth::{Admin, NodeInfo, Peer, PeerEventKind};
 use crate::identity;
+use crate::jobs::{self, Done};
 use crate::metrics::Metrics;
-use crate::plan::{Action, Call, LinkState, Outcome, Own, Plan, Planner, Situation};
-use crate::registry::store::{PodState, Sight, Store, StoreError};
+use crate::plan::{Action, Outcome, Own, Plan, Planner, Situation};
+use crate::registry::store::{RegistryEvent, Store};
 use crate::registry::view::View;
-use crate::session::{self, News};
+use crate::session::{self, GethEvent};
 use crate::status::Status;
 
 /// The loop turns at least this often, which is what `/livez` looks for.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How long leaving the registry may take at the end.
-const LEAVE: Duration = Duration::from_secs(8);
 
 /// What the loop tells the rest of the program.
 #[derive(Debug)]
@@ -45,15 +46,24 @@ pub struct Outputs {
 
 /// Keeps the Geth of `config` peered through `store`, until `shutdown` resolves; then
 /// takes its entry out of the registry if the pod ends.
-pub async fn run(config: Config, store: Store, clock: Clock, outputs: Outputs, shutdown: impl Future<Output = ()>) {
+///
+/// # Errors
+/// If a part of the program has died, which only a bug can bring about; to be restarted is all it can do.
+pub async fn run(
+    config: Config,
+    store: Store,
+    clock: Clock,
+    outputs: Outputs,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
     let refresh = Arc::new(Notify::new());
-    let (news_sender, mut news) = mpsc::channel(16);
-    let (sight_sender, mut sights) = mpsc::channel(16);
+    let (geth_sender, mut geth_events) = mpsc::channel(16);
+    let (registry_sender, mut registry_events) = mpsc::channel(16);
     let mut background = JoinSet::new();
     let (path, session_refresh) = (config.ipc_path.clone(), Arc::clone(&refresh));
-    background.spawn(async move { session::run(&path, news_sender, session_refresh).await });
+    background.spawn(async move { session::run(&path, geth_sender, session_refresh).await });
     let watched = store.clone();
-    background.spawn(async move { watched.watch(sight_sender).await });
+    background.spawn(async move { watched.watch(registry_sender).await });
 
     let mut reconciler = Reconciler::new(config, store, clock, outputs, refresh);
     let mut shutdown = pin!(shutdown);
@@ -63,20 +73,22 @@ pub async fn run(config: Config, store: Store, clock: Clock, outputs: Outputs, s
             plan.wake.map_or(HEARTBEAT, |wake| wake.saturating_sub(reconciler.clock.now().elapsed).min(HEARTBEAT));
         tokio::select! {
             () = &mut shutdown => break,
-            Some(news) = news.recv() => reconciler.hear(news),
-            Some(sight) = sights.recv() => reconciler.see(sight),
-            Some(Ok((session, done))) = reconciler.jobs.join_next() => reconciler.finish(session, done),
+            Some(event) = geth_events.recv() => reconciler.on_geth(event),
+            Some(event) = registry_events.recv() => reconciler.on_registry(event),
+            Some(job) = reconciler.jobs.join_next() => {
+                let (session, done) = job.map_err(|error| anyhow!("a call was not carried out to its end: {error}"))?;
+                if let Some(done) = done {
+                    reconciler.finish(session, done);
+                }
+            }
+            Some(ended) = background.join_next() => {
+                return Err(anyhow!("the conversation with Geth or the API server has ended: {ended:?}"));
+            }
             () = sleep(pause) => {}
         }
     }
     reconciler.leave().await;
-}
-
-/// How a job ended: an [`Outcome`], or a write with the registry that it left behind.
-#[derive(Debug)]
-enum Done {
-    Outcome(Outcome),
-    Wrote(Result<Option<View>, StoreError>),
+    Ok(())
 }
 
 struct Reconciler {
@@ -91,7 +103,7 @@ struct Reconciler {
     own: Own,
     registry: Option<View>,
     peers: Option<Vec<Peer>>,
-    jobs: JoinSet<(u64, Done)>,
+    jobs: JoinSet<(u64, Option<Done>)>,
     /// Counts connections to Geth: what was said on an earlier one no longer counts.
     session: u64,
 }
@@ -102,6 +114,8 @@ struct Geth {
     info: NodeInfo,
     fresh: bool,
     since: Timestamp,
+    /// What is to be said of it while all is well.
+    words: String,
 }
 
 impl Reconciler {
@@ -144,7 +158,7 @@ impl Reconciler {
 
     /// Works out what the registry shall say of the Geth that answers.
     fn identify(&mut self) {
-        let (Own::Silent, Some(geth)) = (&self.own, &self.geth) else { return };
+        let (Own::Silent, Some(geth)) = (&self.own, &mut self.geth) else { return };
         let since = if geth.fresh {
             geth.since
         } else {
@@ -163,42 +177,54 @@ impl Reconciler {
                     warn!("{doubt}");
                 }
                 info!(enode = %entry.enode, client = entry.client, network = entry.network_id, "Geth answers");
-                self.status.geth.set("up", doubt.unwrap_or_else(|| "Geth answers".into()), now);
+                geth.words = doubt.unwrap_or_else(|| "Geth answers".into());
+                self.status.geth.set("up", &geth.words, now);
                 self.status.own.entry = Some(entry.clone());
                 self.own = Own::Ready(entry);
             }
             Err(reason) => {
                 warn!("{reason}");
                 self.status.geth.set("unpeerable", reason, now);
+                self.status.own.entry = None;
                 self.own = Own::Unpeerable;
             }
         }
     }
 
-    fn hear(&mut self, news: News) {
-        match news {
-            News::Connected { admin, info, fresh } => {
+    fn on_geth(&mut self, event: GethEvent) {
+        let now = self.clock.now().wall;
+        match event {
+            GethEvent::Connected { admin, info, fresh } => {
                 self.session += 1;
                 self.peers = None;
                 self.own = Own::Silent;
                 self.planner.geth_connected(fresh);
-                self.status.geth.set("up", "Geth answers", self.clock.now().wall);
-                self.geth = Some(Geth { admin, info: *info, fresh, since: self.clock.now().wall });
+                let words = "Geth answers; the registry, which knows since when it runs, was not read yet".to_owned();
+                self.status.geth.set("up", &words, now);
+                self.geth = Some(Geth { admin, info: *info, fresh, since: now, words });
             }
-            News::Peers(peers) => {
-                if self.status.geth.state == session::Trouble::Mute.as_str() {
-                    self.status.geth.set("up", "Geth answers again", self.clock.now().wall);
+            GethEvent::Peers(peers) => {
+                if let (Own::Ready(_), Some(geth)) = (&self.own, &self.geth)
+                    && self.status.geth.set("up", &geth.words, now)
+                {
+                    info!("Geth answers again");
                 }
                 self.peers = Some(peers);
             }
-            News::Trouble { trouble, reason, lost } => {
+            GethEvent::Peer(event) => {
+                if let (PeerEventKind::Drop, Some(why)) = (event.kind, event.error) {
+                    self.planner.dropped(&event.node_id, &why);
+                }
+            }
+            GethEvent::Trouble { trouble, reason, lost } => {
                 if lost {
                     self.geth = None;
                     self.own = Own::Silent;
-                    self.peers = None;
                 }
+                // What it said before it fell silent says nothing of now.
+                self.peers = None;
                 let state_before = self.status.geth.state;
-                self.status.geth.set(trouble.as_str(), reason, self.clock.now().wall);
+                self.status.geth.set(trouble.as_str(), reason, now);
                 if self.status.geth.state != state_before {
                     warn!(state = trouble.as_str(), "{}", self.status.geth.reason);
                 }
@@ -206,18 +232,32 @@ impl Reconciler {
         }
     }
 
-    fn see(&mut self, sight: Sight) {
+    fn on_registry(&mut self, event: RegistryEvent) {
         let now = self.clock.now().wall;
-        match sight {
-            Sight::Seen(view) => {
-                if self.status.registry.set("watching", "", now) {
+        match event {
+            RegistryEvent::Read(view) => {
+                if self.status.registry.seen(now) {
                     info!(configmap = self.config.configmap, "the registry is in sight");
                 }
+                self.registry = Some(view);
+            }
+            RegistryEvent::Changed(view) => {
+                self.status.registry.seen(now);
                 self.advance(view);
             }
-            Sight::Blind(reason) => {
-                if self.status.registry.set("blind", reason, now) {
-                    warn!("{}; the links stay as they are", self.status.registry.reason);
+            RegistryEvent::Watching => {
+                if self.status.registry.watching(now) {
+                    info!("the registry is being watched");
+                }
+            }
+            RegistryEvent::Polling(reason) => {
+                if self.status.registry.polling(reason, now) {
+                    warn!("{}; it is read again and again instead", self.status.registry.shown.reason);
+                }
+            }
+            RegistryEvent::Lost(reason) => {
+                if self.status.registry.lost(reason, now) {
+                    warn!("{}; the links stay as they are", self.status.registry.shown.reason);
                 }
             }
         }
@@ -234,93 +274,34 @@ impl Reconciler {
     fn act(&mut self, action: Action) {
         debug!(?action, "acting");
         self.outputs.metrics.count(&action);
-        let session = self.session;
-        let store = self.store.clone();
-        let pod = self.config.pod_name.clone();
-        match action {
-            Action::Tell { key, calls } => {
-                let Some(geth) = &self.geth else { return };
-                let admin = geth.admin.clone();
-                self.jobs.spawn(async move {
-                    let accepted = tell(&admin, &calls).await;
-                    let complete = accepted.len() == calls.len();
-                    (session, Done::Outcome(Outcome::Told { key, accepted, complete }))
-                });
-            }
-            Action::Assert(entry) => {
-                self.jobs.spawn(async move {
-                    (session, Done::Wrote(store.assert(&pod, &entry.to_value()).await.map(Some)))
-                });
-            }
-            Action::Withdraw { value } => {
-                self.jobs.spawn(async move {
-                    (session, Done::Wrote(store.remove(&pod, &value).await.map(|_removed| None)))
-                });
-            }
-            Action::Look { pod } => {
-                self.jobs.spawn(async move {
-                    let state = store.look(&pod).await;
-                    if let Err(error) = &state {
-                        debug!(pod, %error, "cannot tell whether the pod lives");
-                    }
-                    (session, Done::Outcome(Outcome::Looked { pod, state: state.map_err(|error| error.kind()) }))
-                });
-            }
-            Action::Evict { pod, value } => {
-                self.jobs.spawn(async move {
-                    match store.remove(&pod, &value).await {
-                        Ok(true) => info!(pod, "removed the entry of a pod that is gone"),
-                        Ok(false) => debug!(pod, "the entry had changed or was removed by another sidecar"),
-                        Err(error) => warn!(pod, %error, "cannot remove the entry of a pod that is gone"),
-                    }
-                    (session, Done::Outcome(Outcome::Evicted { pod }))
-                });
-            }
-        }
+        let (session, pod, store) = (self.session, self.config.pod_name.clone(), self.store.clone());
+        let admin = self.geth.as_ref().map(|geth| geth.admin.clone());
+        self.jobs.spawn(async move { (session, jobs::run(action, pod, store, admin).await) });
     }
 
     fn finish(&mut self, session: u64, done: Done) {
-        let outcome = match done {
-            Done::Outcome(outcome) => outcome,
-            Done::Wrote(Ok(view)) => {
-                if let Some(view) = view {
-                    self.advance(view);
-                }
-                Outcome::Wrote { ok: true }
-            }
-            Done::Wrote(Err(error)) => {
-                warn!(%error, "cannot write to ConfigMap {}", self.config.configmap);
-                Outcome::Wrote { ok: false }
-            }
-        };
-        if let Outcome::Looked { pod, state: Ok(PodState::Gone | PodState::Finished) } = &outcome {
-            debug!(pod, "the pod is gone");
+        if let Some(view) = done.registry {
+            self.advance(view);
         }
-        if matches!(outcome, Outcome::Told { .. }) {
+        if matches!(done.outcome, Outcome::Wrote { .. }) {
+            let now = self.clock.now().wall;
+            let why =
+                done.unwritten.map(|error| format!("cannot write to ConfigMap {}: {error}", self.config.configmap));
+            if self.status.registry.wrote(why, now) && self.status.registry.unwritable.is_some() {
+                warn!("{}", self.status.registry.shown.reason);
+            }
+        }
+        if matches!(done.outcome, Outcome::Told { .. }) {
             if session != self.session {
                 return;
             }
             self.refresh.notify_one();
         }
-        self.planner.note(outcome, self.clock.now(), &mut rand::rng());
+        self.planner.note(done.outcome, self.clock.now(), &mut rand::rng());
     }
 
     fn publish(&mut self, plan: &Plan) {
-        for link in &plan.links {
-            let before = self.status.peers.iter().find(|peer| peer.pod == link.pod).map(|peer| peer.state);
-            if before != Some(link.state.as_str()) {
-                let lost = before == Some(LinkState::Connected.as_str());
-                if link.state == LinkState::Connected || lost || !link.state.is_wanted() {
-                    info!(pod = link.pod, reason = link.reason, "link {}", link.state.as_str());
-                } else {
-                    debug!(pod = link.pod, reason = link.reason, "link {}", link.state.as_str());
-                }
-            }
-        }
-        for gone in self.status.peers.iter().filter(|peer| !plan.links.iter().any(|link| link.pod == peer.pod)) {
-            info!(pod = gone.pod, "the pod left the registry");
-        }
-        self.status.set_links(&plan.links);
+        self.status.take_over(plan);
         self.outputs.status.send_if_modified(|published| {
             let changed = *published != self.status;
             if changed {
@@ -329,61 +310,35 @@ impl Reconciler {
             changed
         });
         self.outputs.heartbeat.send_replace(Instant::now());
+        if self.is_ready() {
+            self.outputs.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+        }
+    }
 
-        let registered = match &self.own {
+    /// Whether this sidecar has done what a pod's readiness waits for: its Geth is in
+    /// the registry, and connected to as many of the others as it was asked to wait for.
+    fn is_ready(&self) -> bool {
+        match &self.own {
             Own::Silent => false,
+            // It never will be; that is no reason to keep the pod from whatever else it does.
             Own::Unpeerable => true,
-            Own::Ready(entry) => self
-                .registry
-                .as_ref()
-                .and_then(|registry| registry.get(&self.config.pod_name))
-                .is_some_and(|record| record.value == entry.to_value()),
-        };
-        self.outputs.ready.send_if_modified(|ready| !std::mem::replace(ready, *ready || registered) && registered);
+            Own::Ready(entry) => {
+                let record = self.registry.as_ref().and_then(|registry| registry.get(&self.config.pod_name));
+                record.is_some_and(|record| record.value == entry.to_value())
+                    && self.status.connected >= self.config.min_peers.min(self.status.wanted)
+            }
+        }
     }
 
-    /// Takes the own entry out of the registry if this pod ends. A sidecar that is
-    /// restarted alone leaves it: its Geth is still there.
     async fn leave(mut self) {
-        self.jobs.abort_all();
+        // A write under way may yet arrive after the entry was removed: it has to end first.
+        self.jobs.shutdown().await;
         let record = self.registry.as_ref().and_then(|registry| registry.get(&self.config.pod_name));
-        let Some(value) = record.map(|record| record.value.clone()) else { return };
-        let (store, pod) = (&self.store, &self.config.pod_name);
-        let leaving = async {
-            match store.look(pod).await {
-                Ok(PodState::Alive { terminating: false, .. }) => {
-                    return info!("stopping; the entry stays, because the pod does");
-                }
-                Ok(_) => {}
-                // Whoever cannot tell leaves; the next run of this sidecar registers again at once.
-                Err(error) => debug!(%error, "cannot tell whether the pod ends"),
-            }
-            match store.remove(pod, &value).await {
-                Ok(_) => info!("stopping; the entry is removed"),
-                Err(error) => warn!(%error, "stopping; the entry could not be removed, the other sidecars will"),
-            }
-        };
-        if timeout(LEAVE, leaving).await.is_err() {
-            warn!("stopping; the API server did not answer in time");
+        let mut values: Vec<String> = record.map(|record| record.value.clone()).into_iter().collect();
+        if let Own::Ready(entry) = &self.own {
+            values.push(entry.to_value());
         }
+        values.dedup();
+        departure::leave(&self.store, &self.config.pod_name, self.config.pod_uid.as_deref(), &values).await;
     }
-}
-
-/// Makes `calls` in order, up to the first that fails; returns those that Geth accepted.
-async fn tell(admin: &Admin, calls: &[Call]) -> Vec<Call> {
-    let mut accepted = Vec::new();
-    for call in calls {
-        let answer = match call {
-            Call::Add(enode) => admin.add_peer(enode).await,
-            Call::Remove(enode) => admin.remove_peer(enode).await,
-            Call::Trust(enode) => admin.add_trusted_peer(enode).await,
-            Call::Distrust(enode) => admin.remove_trusted_peer(enode).await,
-        };
-        if let Err(error) = answer {
-            warn!(?call, %error, "Geth did not do what it was told");
-            break;
-        }
-        accepted.push(*call);
-    }
-    accepted
 }

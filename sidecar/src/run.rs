@@ -74,7 +74,7 @@ async fn run(config: Config) -> Result<()> {
     let stop = terminated()?;
     tokio::select! {
         ended = async { server.await } => Err(anyhow::anyhow!("the HTTP server ended: {ended:?}")),
-        () = reconcile::run(config, store, Clock::system(), outputs, stop) => Ok(()),
+        ended = reconcile::run(config, store, Clock::system(), outputs, stop) => ended,
     }
 }
 

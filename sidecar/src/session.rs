@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 use tracing::debug;
 
-use crate::geth::{Admin, CallError, CloseReason, ConnectError, Eth, NodeInfo, Peer, PeerEvents};
+use crate::geth::{Admin, CallError, CloseReason, ConnectError, Eth, NodeInfo, Peer, PeerEvent, PeerEvents};
 
 /// How long Geth may take to answer a call.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -35,6 +35,8 @@ pub enum Trouble {
     Denied,
     /// Geth accepts the connection and does not answer.
     Mute,
+    /// Geth answers something that makes no sense.
+    Strange,
 }
 
 impl Trouble {
@@ -44,13 +46,14 @@ impl Trouble {
             Self::Waiting => "waiting",
             Self::Denied => "denied",
             Self::Mute => "mute",
+            Self::Strange => "strange",
         }
     }
 }
 
 /// What the conversation brings.
 #[derive(Debug)]
-pub enum News {
+pub enum GethEvent {
     /// Geth answers on a new connection.
     Connected {
         /// For telling it something.
@@ -62,6 +65,8 @@ pub enum News {
     },
     /// Whom Geth is connected to now.
     Peers(Vec<Peer>),
+    /// Something happened to a connection.
+    Peer(PeerEvent),
     /// Geth does not answer; `lost` if the connection is gone and with it all that Geth was told.
     Trouble {
         /// What kind of trouble.
@@ -73,10 +78,10 @@ pub enum News {
     },
 }
 
-/// Talks to the Geth at `path` until nobody listens to `news`. `refresh` asks for its peers at once.
-pub async fn run(path: &Path, news: mpsc::Sender<News>, refresh: Arc<Notify>) {
-    let mut session = Session { news, refresh, fresh: false };
-    while !session.news.is_closed() {
+/// Talks to the Geth at `path` until nobody listens to `events`. `refresh` asks for its peers at once.
+pub async fn run(path: &Path, events: mpsc::Sender<GethEvent>, refresh: Arc<Notify>) {
+    let mut session = Session { events, refresh, fresh: false };
+    while !session.events.is_closed() {
         match Admin::connect(path, DEADLINE).await {
             Ok(admin) => session.converse(admin).await,
             Err(error) => {
@@ -90,7 +95,7 @@ pub async fn run(path: &Path, news: mpsc::Sender<News>, refresh: Arc<Notify>) {
 }
 
 struct Session {
-    news: mpsc::Sender<News>,
+    events: mpsc::Sender<GethEvent>,
     refresh: Arc<Notify>,
     fresh: bool,
 }
@@ -101,14 +106,13 @@ impl Session {
         let opened = async { Ok((admin.node_info().await?, subscribe(&admin).await?)) }.await;
         let (info, mut events) = match opened {
             Ok(opened) => opened,
-            Err(error @ CallError::Closed(_)) => {
-                self.fresh = true;
-                return self.trouble(Trouble::Waiting, error.to_string(), true).await;
+            Err(error) => {
+                self.fresh |= matches!(&error, CallError::Closed(reason) if has_ended(reason));
+                return self.trouble(of_call(&error), error.to_string(), true).await;
             }
-            Err(error) => return self.trouble(Trouble::Mute, error.to_string(), true).await,
         };
         let fresh = std::mem::take(&mut self.fresh);
-        self.tell(News::Connected { admin: admin.clone(), info: Box::new(info), fresh }).await;
+        self.tell(GethEvent::Connected { admin: admin.clone(), info: Box::new(info), fresh }).await;
 
         let mut handshakes = 0;
         loop {
@@ -116,34 +120,39 @@ impl Session {
                 Ok(peers) => {
                     let shaking = peers.iter().any(|peer| peer.eth == Eth::Handshake);
                     handshakes = if shaking { handshakes + 1 } else { 0 };
-                    self.tell(News::Peers(peers)).await;
+                    self.tell(GethEvent::Peers(peers)).await;
                     if shaking && handshakes < HANDSHAKES { HANDSHAKE_RESYNC } else { RESYNC }
                 }
                 Err(CallError::Closed(_)) => Duration::ZERO,
                 Err(error) => {
-                    self.trouble(Trouble::Mute, error.to_string(), false).await;
+                    self.trouble(of_call(&error), error.to_string(), false).await;
                     RECONNECT
                 }
             };
             tokio::select! {
                 reason = admin.closed() => {
-                    self.fresh = matches!(reason, CloseReason::Eof | CloseReason::Io(_));
+                    self.fresh = has_ended(&reason);
                     return self.trouble(Trouble::Waiting, reason.to_string(), true).await;
                 }
-                () = next(&mut events) => {}
+                event = next(&mut events) => {
+                    // One look at the peers answers for all that has happened until then.
+                    for event in event.into_iter().chain(queued(&mut events)) {
+                        self.tell(GethEvent::Peer(event)).await;
+                    }
+                }
                 () = self.refresh.notified() => {}
                 () = sleep(pause) => {}
-                () = self.news.closed() => return,
+                () = self.events.closed() => return,
             }
         }
     }
 
     async fn trouble(&self, trouble: Trouble, reason: String, lost: bool) {
-        self.tell(News::Trouble { trouble, reason, lost }).await;
+        self.tell(GethEvent::Trouble { trouble, reason, lost }).await;
     }
 
-    async fn tell(&self, news: News) {
-        let _nobody_listens = self.news.send(news).await;
+    async fn tell(&self, event: GethEvent) {
+        let _nobody_listens = self.events.send(event).await;
     }
 }
 
@@ -159,14 +168,32 @@ async fn subscribe(admin: &Admin) -> Result<Option<PeerEvents>, CallError> {
     }
 }
 
-/// The next peer event; never, if there are none.
-async fn next(events: &mut Option<PeerEvents>) {
-    let ended = match events {
-        Some(stream) => stream.recv().await.is_none(),
-        None => return std::future::pending().await,
-    };
-    if ended {
+/// The next peer event; never, if there are none. `None` when there will be no more.
+async fn next(events: &mut Option<PeerEvents>) -> Option<PeerEvent> {
+    let Some(stream) = events else { return std::future::pending().await };
+    let event = stream.recv().await;
+    if event.is_none() {
         *events = None;
+    }
+    event
+}
+
+/// The peer events that have arrived already.
+fn queued(events: &mut Option<PeerEvents>) -> Vec<PeerEvent> {
+    events.as_mut().map(PeerEvents::queued).unwrap_or_default()
+}
+
+/// Whether a connection that closed so means that Geth itself has ended.
+fn has_ended(reason: &CloseReason) -> bool {
+    matches!(reason, CloseReason::Eof | CloseReason::Io(_))
+}
+
+/// What a failed call means.
+fn of_call(error: &CallError) -> Trouble {
+    match error {
+        CallError::Closed(_) => Trouble::Waiting,
+        CallError::Timeout { .. } => Trouble::Mute,
+        CallError::Rpc(_) | CallError::Decode { .. } => Trouble::Strange,
     }
 }
 

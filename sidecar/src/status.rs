@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::plan::{LinkReport, LinkState};
+use tracing::{debug, info, warn};
+
+use crate::plan::{LinkReport, LinkState, Plan};
 use crate::registry::entry::Entry;
 
 /// Everything `/status` shows.
@@ -15,14 +17,16 @@ pub struct Status {
     /// This pod's node.
     #[serde(rename = "self")]
     pub own: OwnStatus,
-    /// The Geth in this pod: `up`, `waiting`, `denied`, `mute` or `unpeerable`.
+    /// The Geth in this pod: `up`, `waiting`, `denied`, `mute`, `strange` or `unpeerable`.
     pub geth: Condition,
-    /// The registry: `watching`, `blind` or, before it was first read, `unread`.
-    pub registry: Condition,
+    /// The registry.
+    pub registry: RegistryStatus,
     /// How many links there should be.
     pub wanted: usize,
     /// How many of them are up.
     pub connected: usize,
+    /// What a person has to act on, in plain words.
+    pub concerns: Vec<String>,
     /// Every other pod in the registry.
     pub peers: Vec<PeerStatus>,
 }
@@ -60,6 +64,74 @@ impl Condition {
     }
 }
 
+/// How the registry can be seen and written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RegistryStatus {
+    /// `unread` before it was first read, then `watching`, `polling` or `blind`; but
+    /// `unwritable` while the last write of the own entry failed.
+    #[serde(flatten)]
+    pub shown: Condition,
+    /// Why the last write of the own entry failed.
+    #[serde(skip)]
+    pub unwritable: Option<String>,
+    /// State and reason as far as seeing goes.
+    #[serde(skip)]
+    sight: (&'static str, String),
+    /// Whether it is read again and again because watching is forbidden, and why.
+    #[serde(skip)]
+    polling: Option<String>,
+}
+
+impl RegistryStatus {
+    fn new(now: Timestamp) -> Self {
+        let sight = ("unread", "the registry was not read yet".to_owned());
+        let shown = Condition { state: sight.0, reason: sight.1.clone(), since: now };
+        Self { shown, unwritable: None, sight, polling: None }
+    }
+
+    /// Notes that the registry was seen. Says whether that changes what is shown, as do the others here.
+    pub fn seen(&mut self, now: Timestamp) -> bool {
+        self.sight = match &self.polling {
+            Some(why) => ("polling", why.clone()),
+            None => ("watching", String::new()),
+        };
+        self.show(now)
+    }
+
+    /// Notes that a watch has begun.
+    pub fn watching(&mut self, now: Timestamp) -> bool {
+        self.polling = None;
+        self.seen(now)
+    }
+
+    /// Notes that a watch is forbidden.
+    pub fn polling(&mut self, reason: String, now: Timestamp) -> bool {
+        self.polling = Some(reason.clone());
+        self.sight = ("polling", reason);
+        self.show(now)
+    }
+
+    /// Notes that the registry cannot be seen.
+    pub fn lost(&mut self, reason: String, now: Timestamp) -> bool {
+        self.sight = ("blind", reason);
+        self.show(now)
+    }
+
+    /// Notes how the last write of the own entry went.
+    pub fn wrote(&mut self, unwritable: Option<String>, now: Timestamp) -> bool {
+        self.unwritable = unwritable;
+        self.show(now)
+    }
+
+    fn show(&mut self, now: Timestamp) -> bool {
+        let (state, reason) = match &self.unwritable {
+            Some(reason) => ("unwritable", reason.clone()),
+            None => self.sight.clone(),
+        };
+        self.shown.set(state, reason, now)
+    }
+}
+
 /// The link to one other pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PeerStatus {
@@ -82,15 +154,37 @@ impl Status {
         Self {
             own: OwnStatus { pod: pod.to_owned(), entry: None },
             geth: unknown("waiting", "Geth was not asked yet"),
-            registry: unknown("unread", "the registry was not read yet"),
+            registry: RegistryStatus::new(now),
             wanted: 0,
             connected: 0,
+            concerns: Vec::new(),
             peers: Vec::new(),
         }
     }
 
-    /// Takes over the links as planned.
-    pub fn set_links(&mut self, links: &[LinkReport]) {
+    /// Takes over what was planned, and logs what is new in it: one line a change.
+    pub fn take_over(&mut self, plan: &Plan) {
+        for link in &plan.links {
+            let before = self.peers.iter().find(|peer| peer.pod == link.pod).map(|peer| peer.state);
+            if before != Some(link.state.as_str()) {
+                let lost = before == Some(LinkState::Connected.as_str());
+                if link.state == LinkState::Connected || lost || !link.state.is_wanted() {
+                    info!(pod = link.pod, reason = link.reason, "link {}", link.state.as_str());
+                } else {
+                    debug!(pod = link.pod, reason = link.reason, "link {}", link.state.as_str());
+                }
+            }
+        }
+        for gone in self.peers.iter().filter(|peer| !plan.links.iter().any(|link| link.pod == peer.pod)) {
+            info!(pod = gone.pod, "the pod left the registry");
+        }
+        let concerns: Vec<_> = plan.concerns.iter().map(ToString::to_string).collect();
+        concerns.iter().filter(|concern| !self.concerns.contains(concern)).for_each(|concern| warn!("{concern}"));
+        self.concerns = concerns;
+        self.set_links(&plan.links);
+    }
+
+    fn set_links(&mut self, links: &[LinkReport]) {
         self.wanted = links.iter().filter(|link| link.state.is_wanted()).count();
         self.connected = links.iter().filter(|link| link.state == LinkState::Connected).count();
         self.peers = links

@@ -6,7 +6,7 @@
 use fakes::apiserver::{ApiServer, Fault, Verb};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use sidecar::registry::store::{PodState, Sight, Store, StoreErrorKind};
+use sidecar::registry::store::{PodState, RegistryEvent, Store, StoreErrorKind};
 use sidecar::registry::view::View;
 use tokio::sync::mpsc;
 
@@ -27,22 +27,22 @@ fn named(name: &str) -> ObjectMeta {
 
 /// What the watch tells, as long as it is kept.
 struct Watching {
-    sights: mpsc::Receiver<Sight>,
+    events: mpsc::Receiver<RegistryEvent>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Watching {
     fn start(store: Store) -> Self {
-        let (sender, sights) = mpsc::channel(64);
-        Self { sights, task: tokio::spawn(async move { store.watch(sender).await }) }
+        let (sender, events) = mpsc::channel(64);
+        Self { events, task: tokio::spawn(async move { store.watch(sender).await }) }
     }
 
     /// The first view that `wanted` accepts; others on the way are passed over.
     async fn until(&mut self, wanted: impl Fn(&View) -> bool) -> View {
         loop {
-            match self.sights.recv().await.unwrap() {
-                Sight::Seen(view) if wanted(&view) => return view,
-                Sight::Seen(_) | Sight::Blind(_) => {}
+            match self.events.recv().await.unwrap() {
+                RegistryEvent::Read(view) | RegistryEvent::Changed(view) if wanted(&view) => return view,
+                _ => {}
             }
         }
     }
@@ -95,13 +95,13 @@ async fn does_a_removal_spare_a_value_that_was_written_after_the_judgement() {
     let server = ApiServer::new();
     let store = store(&server);
     store.assert("geth-0", "new").await.unwrap();
-    assert!(!store.remove("geth-0", "old").await.unwrap());
+    assert!(store.remove("geth-0", "old").await.unwrap().is_none());
     assert_eq!(value_of(&server, "geth-0").as_deref(), Some("new"));
-    assert!(store.remove("geth-0", "new").await.unwrap());
+    assert_eq!(store.remove("geth-0", "new").await.unwrap().unwrap().iter().count(), 0);
     assert_eq!(value_of(&server, "geth-0"), None);
-    assert!(!store.remove("geth-0", "new").await.unwrap(), "removing twice does no harm");
+    assert!(store.remove("geth-0", "new").await.unwrap().is_none(), "removing twice does no harm");
     server.delete::<ConfigMap>(NAMESPACE, NAME);
-    assert!(!store.remove("geth-0", "new").await.unwrap());
+    assert!(store.remove("geth-0", "new").await.unwrap().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,6 +199,34 @@ async fn is_the_registry_seen_without_the_right_to_watch() {
     // Given the right, it watches again, without a restart.
     server.heal();
     server.forget_calls();
-    tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
     assert!(server.count(Verb::Watch, "configmaps") > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn is_a_registry_that_nobody_may_watch_read_rarely_once_it_is_quiet() {
+    let server = ApiServer::new();
+    store(&server).assert("geth-0", "a").await.unwrap();
+    server.forbid(Verb::Watch, "configmaps");
+    let mut watching = Watching::start(store(&server));
+    watching.until(holds("geth-0", "a")).await;
+    tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+    server.forget_calls();
+    let _others = tokio::spawn(async move { while watching.events.recv().await.is_some() {} });
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    let calls = server.calls().len();
+    assert!((15..=40).contains(&calls), "{calls} calls in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn is_a_watch_that_ends_at_once_not_begun_again_without_pause() {
+    let server = ApiServer::new();
+    store(&server).assert("geth-0", "a").await.unwrap();
+    server.fault(Verb::Watch, "configmaps", Fault::EndAtOnce, 10_000);
+    let mut watching = Watching::start(store(&server));
+    watching.until(holds("geth-0", "a")).await;
+    let _others = tokio::spawn(async move { while watching.events.recv().await.is_some() {} });
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    let watches = server.count(Verb::Watch, "configmaps");
+    assert!((5..30).contains(&watches), "{watches} watches in a minute");
 }

@@ -146,7 +146,8 @@ fn does_it_list_every_variable_of_the_sidecar_with_its_default() {
     let default = |name: &str| Some(code(&table[name][0])?.to_owned());
     assert_eq!(read(&|name| table.get(name).and_then(|_| default(name))), read(&|_| None), "the defaults in effect");
     let set: BTreeSet<&str> = names(&table).into_iter().filter(|name| default(name).is_some()).collect();
-    let constant = ["CONFIGMAP_NAME", "IPC_PATH", "LOGGING", "PEERING_HTTP_PORT", "PEERING_LOG_FORMAT"];
+    let constant =
+        ["CONFIGMAP_NAME", "IPC_PATH", "LOGGING", "PEERING_HTTP_PORT", "PEERING_LOG_FORMAT", "PEERING_MIN_PEERS"];
     assert_eq!(set, constant.into(), "the others' defaults depend on the pod, or they have none");
 }
 
@@ -175,7 +176,7 @@ fn does_it_explain_every_state_in_which_a_link_can_be_stuck() {
 fn does_it_name_every_metric() {
     // A family shows up once it has a number.
     let (sidecar, injector) = (sidecar::metrics::Metrics::default(), injector::metrics::Metrics::default());
-    sidecar.count(&Action::Look { pod: "geth-1".into() });
+    sidecar.count(&Action::Look { pod: "geth-1".into(), value: String::new() });
     injector.decided("pods", Decision::Injected.word(), Duration::ZERO);
     injector.prepared(true);
     let shown = sidecar.render(&Status::new("geth-0", Timestamp::UNIX_EPOCH)) + &injector.text().expect("text");

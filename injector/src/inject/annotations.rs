@@ -19,7 +19,7 @@ pub(super) const PREFIX: &str = "geth-peering/";
 pub(super) const INJECTED: &str = "geth-peering/injected";
 
 /// Every key a user may write, without the prefix.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "container",
     "network",
     "configmap",
@@ -32,13 +32,14 @@ const KEYS: [&str; 15] = [
     "memory-request",
     "memory-limit",
     "max-peers",
+    "min-peers",
     "service-account",
     "native-sidecar",
     "patch",
 ];
 
 /// Keys that are reserved and do nothing yet.
-const RESERVED: [&str; 2] = ["min-peers", "advertise"];
+const RESERVED: [&str; 1] = ["advertise"];
 
 /// The largest user or group ID that Kubernetes accepts (`validation.IsValidUserID`).
 const MAX_ID: i64 = i32::MAX as i64;
@@ -75,6 +76,7 @@ pub(super) struct Overrides {
     pub(super) memory_request: Option<String>,
     pub(super) memory_limit: Option<String>,
     pub(super) max_peers: Option<u32>,
+    pub(super) min_peers: Option<u32>,
     pub(super) account: AccountChoice,
     pub(super) native: Option<bool>,
     pub(super) patch: Option<Patch>,
@@ -124,6 +126,10 @@ impl Overrides {
             "max-peers" => {
                 let number = value.parse().ok().filter(|n| *n > 0);
                 self.max_peers = Some(number.ok_or("write a whole number above 0, such as 50")?);
+            }
+            "min-peers" => {
+                self.min_peers =
+                    Some(value.parse().map_err(|_| "write a whole number, such as 2; 0 waits for no peer")?);
             }
             "service-account" => {
                 self.account = match value {
@@ -264,6 +270,7 @@ mod tests {
             "geth-peering/memory-request": "16Mi",
             "geth-peering/memory-limit": "128Mi",
             "geth-peering/max-peers": "100",
+            "geth-peering/min-peers": "2",
             "geth-peering/service-account": "keep",
             "geth-peering/native-sidecar": "false",
             "geth-peering/patch": r#"[{"op":"remove","path":"/livenessProbe"}]"#,
@@ -275,7 +282,8 @@ mod tests {
         assert_eq!(read.ipc_path.as_deref(), Some("/data/geth.ipc"));
         assert_eq!((read.run_as_user, read.run_as_group), (Some(10001), Some(0)));
         assert_eq!(read.log_level.as_deref(), Some("DEBUG"));
-        assert_eq!((read.max_peers, read.account, read.native), (Some(100), AccountChoice::Keep, Some(false)));
+        assert_eq!((read.max_peers, read.min_peers), (Some(100), Some(2)));
+        assert_eq!((read.account, read.native), (AccountChoice::Keep, Some(false)));
         assert_eq!(read.patch.unwrap().len(), 1);
     }
 
@@ -305,7 +313,8 @@ mod tests {
             ("native-sidecar", "yes", "true or false"),
             ("patch", "{}", "JSON Patch"),
             ("patch", r#"[{"op":"increase","path":"/x"}]"#, "JSON Patch"),
-            ("min-peers", "3", "does not support"),
+            ("min-peers", "-1", "whole number"),
+            ("advertise", "203.0.113.7:30303", "does not support"),
             ("advertise", "1.2.3.4", "does not support"),
             ("colour", "red", "geth-peering/{container,"),
         ];

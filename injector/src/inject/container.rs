@@ -173,6 +173,9 @@ fn variables(plan: &Plan<'_>, settings: &Settings, namespace: &str) -> Result<Ve
     if let Some(number) = plan.max_peers.known {
         list.push(literal(name::MAX_PEERS, &number.to_string()));
     }
+    if let Some(number) = overrides.min_peers {
+        list.push(literal(name::MIN_PEERS, &number.to_string()));
+    }
     copy_for_sub_path(plan, &mut list)?;
     Ok(list)
 }

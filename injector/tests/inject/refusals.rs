@@ -49,7 +49,8 @@ fn is_a_labelled_pod_that_cannot_be_injected_told_what_to_write() {
         ),
         (annotated("colour", "red"), Decision::InvalidAnnotation, vec!["geth-peering/colour", "log-level"]),
         (annotated("configmap", "mine"), Decision::InvalidAnnotation, vec!["registry.configMapNames", "geth-peering;"]),
-        (annotated("min-peers", "3"), Decision::InvalidAnnotation, vec!["does not support"]),
+        (annotated("min-peers", "some"), Decision::InvalidAnnotation, vec!["whole number"]),
+        (annotated("advertise", "203.0.113.7:30303"), Decision::InvalidAnnotation, vec!["does not support"]),
         (
             annotated("patch", r#"[{"op":"remove","path":"/nothing"}]"#),
             Decision::InvalidAnnotation,

@@ -90,8 +90,7 @@ pub enum Eth {
 pub struct PeerEvent {
     /// What happened.
     pub kind: PeerEventKind,
-    /// Whom it concerns: Geth's node ID, the Keccak-256 of the public key, as
-    /// hexadecimal digits. Opaque here; the key itself stands in [`Admin::peers`].
+    /// Whom it concerns: [`PublicKey::node_id`].
     pub node_id: String,
     /// Why a connection ended, in Geth's words.
     pub error: Option<String>,
@@ -119,6 +118,11 @@ impl PeerEvents {
                 return Some(event);
             }
         }
+    }
+
+    /// All events that have arrived already.
+    pub fn queued(&mut self) -> Vec<PeerEvent> {
+        std::iter::from_fn(|| self.0.try_recv()).filter_map(|event| peer_event(&event)).collect()
     }
 }
 
@@ -210,7 +214,7 @@ impl Admin {
     /// no event for [`Eth::Up`]: look again shortly after [`PeerEventKind::Add`].
     ///
     /// # Errors
-    /// [`CallError`]; [`CallError::is_unsupported`] where the client has no such events.
+    /// [`CallError`]; [`CallError::Rpc`] where the client has no such events, as reth and erigon.
     pub async fn subscribe_peer_events(&self) -> Result<PeerEvents, CallError> {
         self.connection.subscribe("admin_subscribe", json!(["peerEvents"])).await.map(PeerEvents)
     }

@@ -180,17 +180,6 @@ pub enum CallError {
     },
 }
 
-impl CallError {
-    /// Whether this client lacks the method or subscription for good (reth and erigon
-    /// have no `peerEvents`), so that asking again is useless.
-    #[must_use]
-    pub fn is_unsupported(&self) -> bool {
-        // -32601: JSON-RPC 2.0 §5.1; Geth's rpc/errors.go uses it for unknown
-        // methods and for unknown subscriptions alike.
-        matches!(self, Self::Rpc(RpcError { code: -32601, .. }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,13 +213,5 @@ mod tests {
         assert!(ConnectError::check(Path::new(&"a".repeat(107))).is_ok());
         let refused = ConnectError::check(Path::new(&"a".repeat(108)));
         assert!(matches!(refused, Err(ConnectError::PathTooLong(108))));
-    }
-
-    #[test]
-    fn is_only_an_unknown_method_taken_as_lacking() {
-        let error = |code| CallError::Rpc(RpcError { code, message: String::new() });
-        assert!(error(-32601).is_unsupported());
-        assert!(!error(-32000).is_unsupported());
-        assert!(!CallError::Closed(CloseReason::Eof).is_unsupported());
     }
 }

@@ -59,6 +59,11 @@ impl Notifications {
     pub async fn recv(&mut self) -> Option<Value> {
         self.0.recv().await
     }
+
+    /// The next one that has arrived already, if any.
+    pub fn try_recv(&mut self) -> Option<Value> {
+        self.0.try_recv().ok()
+    }
 }
 
 impl Connection {
@@ -105,7 +110,7 @@ impl Connection {
     /// missed between Geth's answer and the first [`Notifications::recv`].
     ///
     /// # Errors
-    /// As [`Connection::call`]; see [`CallError::is_unsupported`].
+    /// As [`Connection::call`].
     pub async fn subscribe(&self, method: &'static str, params: Value) -> Result<Notifications, CallError> {
         let (sender, receiver) = mpsc::channel(MAX_NOTIFICATIONS);
         self.ask(method, params, Some(sender), self.deadline).await?;

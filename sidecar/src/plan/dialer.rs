@@ -23,10 +23,15 @@ pub const DIAL_HISTORY: Duration = Duration::from_secs(35);
 ///
 /// `ring` holds the keys of the network, both of these among them, in ascending order.
 pub fn dials(own: &Entry, peer: &Entry, ring: &[PublicKey]) -> bool {
-    let (own_key, peer_key) = (own.enode.key, peer.enode.key);
-    if !decided_by_ring(own, peer) {
-        return own.since > peer.since;
-    }
+    if decided_by_ring(own, peer) { is_share(own.enode.key, peer.enode.key, ring) } else { own.since > peer.since }
+}
+
+/// Whether `peer_key` is in `own_key`'s share of the ring: the half that follows it.
+///
+/// Shares are what fits Geth's dial slots. Who is to dial first may go by age, and
+/// nodes step in for one another; but for its share each node can always make room,
+/// because whatever else it dialed is somebody else's share.
+pub fn is_share(own_key: PublicKey, peer_key: PublicKey, ring: &[PublicKey]) -> bool {
     let (Ok(own_at), Ok(peer_at)) = (ring.binary_search(&own_key), ring.binary_search(&peer_key)) else {
         return own_key < peer_key;
     };

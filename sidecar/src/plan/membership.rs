@@ -17,6 +17,12 @@ pub(super) struct Link {
     pub(super) reason: String,
 }
 
+impl Link {
+    pub(super) fn new(pod: &str, enode: Option<Enode>, state: LinkState, reason: impl Into<String>) -> Self {
+        Self { pod: pod.to_owned(), enode, state, reason: reason.into() }
+    }
+}
+
 /// A node that shall be a peer.
 pub(super) struct Wanted<'a> {
     pub(super) pod: &'a str,
@@ -31,8 +37,8 @@ pub(super) fn sort<'a>(situation: &Situation<'a>, own: &Entry) -> (Vec<Wanted<'a
         if pod == situation.pod {
             continue;
         }
-        let mut leave = |pod: &str, enode, state, reason| {
-            rest.push(Link { pod: pod.to_owned(), enode, state, reason });
+        let mut leave = |pod: &str, enode, state, reason: String| {
+            rest.push(Link::new(pod, enode, state, reason));
         };
         let entry = match &record.entry {
             Ok(entry) => entry,

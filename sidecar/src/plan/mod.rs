@@ -6,9 +6,11 @@
 //! went; asked twice about one situation, it asks for nothing twice. It knows
 //! neither sockets nor clocks: time and chance are arguments.
 
+pub mod concern;
 pub mod dialer;
 mod links;
 mod membership;
+mod memory;
 mod records;
 
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng;
 
+use self::concern::Concern;
 use self::membership::Link;
 use crate::enode::{Enode, PublicKey};
 use crate::geth::{Eth, Peer};
@@ -92,6 +95,8 @@ pub enum Action {
     Look {
         /// The pod's name.
         pod: String,
+        /// The value it is suspected for.
+        value: String,
     },
     /// Remove the entry of `pod`, if it still has this value: its owner is gone.
     Evict {
@@ -111,8 +116,12 @@ pub enum LinkState {
     Handshake,
     /// This Geth was told to dial and is not connected yet.
     Dialing,
+    /// This Geth has to dial, and uses all its dial slots for others.
+    NoSlot,
     /// The other side dials.
     Waiting,
+    /// This Geth refuses to be told of that node; something is wrong with the enode.
+    Refused,
     /// The two are not of one network, and shall not be peers.
     Mismatch,
     /// Another pod has the same node key; Geth can only ever have one of them as a peer.
@@ -123,11 +132,13 @@ pub enum LinkState {
 
 impl LinkState {
     /// Every state, for metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Connected,
         Self::Handshake,
         Self::Dialing,
+        Self::NoSlot,
         Self::Waiting,
+        Self::Refused,
         Self::Mismatch,
         Self::Duplicate,
         Self::Invalid,
@@ -139,7 +150,9 @@ impl LinkState {
             Self::Connected => "connected",
             Self::Handshake => "handshake",
             Self::Dialing => "dialing",
+            Self::NoSlot => "no-slot",
             Self::Waiting => "waiting",
+            Self::Refused => "refused",
             Self::Mismatch => "mismatch",
             Self::Duplicate => "duplicate",
             Self::Invalid => "invalid",
@@ -148,7 +161,7 @@ impl LinkState {
 
     /// Whether this is a link that should be up.
     pub fn is_wanted(self) -> bool {
-        matches!(self, Self::Connected | Self::Handshake | Self::Dialing | Self::Waiting)
+        matches!(self, Self::Connected | Self::Handshake | Self::Dialing | Self::NoSlot | Self::Waiting)
     }
 }
 
@@ -174,6 +187,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// One for every other pod in the registry, in the order of their names.
     pub links: Vec<LinkReport>,
+    /// What a person has to act on.
+    pub concerns: Vec<Concern>,
     /// When to plan again though nothing happens, as [`Now::elapsed`].
     pub wake: Option<Duration>,
 }
@@ -185,17 +200,28 @@ impl Plan {
     }
 }
 
+/// A call that Geth did not carry out, as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The call.
+    pub call: Call,
+    /// What went wrong, in words.
+    pub error: String,
+    /// Whether Geth answered, and refused. Otherwise it may have done it all the same.
+    pub refused: bool,
+}
+
 /// How an action ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// [`Action::Tell`]: the calls that Geth accepted; `complete` if those are all.
+    /// [`Action::Tell`]: the calls that Geth accepted, up to the first that failed.
     Told {
         /// The node.
         key: PublicKey,
         /// What Geth accepted.
         accepted: Vec<Call>,
-        /// Whether no call failed.
-        complete: bool,
+        /// The call that failed, if one did.
+        failure: Option<Failure>,
     },
     /// [`Action::Assert`] or [`Action::Withdraw`].
     Wrote {
@@ -206,6 +232,8 @@ pub enum Outcome {
     Looked {
         /// The pod's name.
         pod: String,
+        /// The value it was suspected for.
+        value: String,
         /// What the API server says of it.
         state: Result<PodState, StoreErrorKind>,
     },
@@ -221,12 +249,12 @@ pub enum Outcome {
 pub struct Planner {
     links: links::Links,
     records: records::Records,
-    reports: BTreeMap<String, Told>,
+    reports: BTreeMap<String, Dated>,
 }
 
 /// The state last reported for a pod, and since when.
 #[derive(Debug)]
-struct Told {
+struct Dated {
     state: LinkState,
     enode: Option<Enode>,
     since: Timestamp,
@@ -246,9 +274,9 @@ impl Planner {
     /// Takes note of how an action ended.
     pub fn note(&mut self, outcome: Outcome, now: Now, rng: &mut impl Rng) {
         match outcome {
-            Outcome::Told { key, accepted, complete } => self.links.told(key, &accepted, complete, now),
+            Outcome::Told { key, accepted, failure } => self.links.told(key, &accepted, failure, now),
             Outcome::Wrote { ok } => self.records.wrote(ok, now, rng),
-            Outcome::Looked { pod, state } => self.records.looked(&pod, &state, now, rng),
+            Outcome::Looked { pod, value, state } => self.records.looked(&pod, &value, &state, now, rng),
             Outcome::Evicted { pod } => self.records.evicted(&pod, now, rng),
         }
     }
@@ -260,6 +288,11 @@ impl Planner {
         self.links.geth_connected(fresh);
     }
 
+    /// Takes note of why Geth's connection to the node with this ID ended, in Geth's words.
+    pub fn dropped(&mut self, node_id: &str, why: &str) {
+        self.links.dropped(node_id, why);
+    }
+
     /// Dates each link's state: since when it is what it is.
     fn report(&mut self, links: Vec<Link>, now: Now) -> Vec<LinkReport> {
         let mut previous = std::mem::take(&mut self.reports);
@@ -268,9 +301,9 @@ impl Planner {
             .map(|Link { pod, enode, state, reason }| {
                 let since = previous
                     .remove(&pod)
-                    .filter(|told| told.state == state && told.enode == enode)
-                    .map_or(now.wall, |told| told.since);
-                self.reports.insert(pod.clone(), Told { state, enode, since });
+                    .filter(|dated| dated.state == state && dated.enode == enode)
+                    .map_or(now.wall, |dated| dated.since);
+                self.reports.insert(pod.clone(), Dated { state, enode, since });
                 LinkReport { pod, enode, state, reason, since }
             })
             .collect()

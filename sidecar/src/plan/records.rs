@@ -1,10 +1,11 @@
 //! Records: keeping the own entry right, and getting the entries of dead pods out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use rand::Rng;
 
+use super::concern::Concern;
 use super::membership::Link;
 use super::{Action, LinkState, Now, Own, Plan, Situation, jittered};
 use crate::backoff::Backoff;
@@ -13,6 +14,15 @@ use crate::registry::store::{PodState, StoreErrorKind};
 
 /// How long after a write that failed the next is tried.
 const WRITE_RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
+/// How long after a write that succeeded the next may follow, spread over as much
+/// again: the registry has to be seen before it can be judged.
+const WRITE_FLOOR: Duration = Duration::from_millis(250);
+/// So many writes within [`CONTEST_WINDOW`] are put down to a registry that is being
+/// damaged or a Geth that is being restarted. Beyond, somebody writes against this
+/// sidecar, and it writes no more often than every [`CONTEST_PAUSE`].
+const CONTEST: usize = 10;
+const CONTEST_WINDOW: Duration = Duration::from_secs(60);
+const CONTEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long a link is missing before its pod is looked for, spread over as much
 /// again, so that the first sidecar to look can spare the others their call.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
@@ -30,6 +40,8 @@ pub(super) struct Records {
     writing: bool,
     failures: u32,
     write_at: Duration,
+    /// When the own entry was written within the last [`CONTEST_WINDOW`].
+    writes: VecDeque<Duration>,
     suspects: BTreeMap<String, Suspect>,
 }
 
@@ -72,17 +84,35 @@ impl Records {
 
     pub(super) fn wrote(&mut self, ok: bool, now: Now, rng: &mut impl Rng) {
         self.writing = false;
-        if ok {
+        let wait = if ok {
             self.failures = 0;
+            self.writes.push_back(now.elapsed);
+            if self.is_contested(now) { CONTEST_PAUSE } else { WRITE_FLOOR }
         } else {
-            let wait = WRITE_RETRY.after(self.failures);
-            self.failures += 1;
-            self.write_at = now.elapsed + jittered(wait / 2, wait, rng);
-        }
+            self.failures = self.failures.saturating_add(1);
+            WRITE_RETRY.after(self.failures - 1) / 2
+        };
+        self.write_at = now.elapsed + jittered(wait, wait, rng);
     }
 
-    pub(super) fn looked(&mut self, pod: &str, state: &Result<PodState, StoreErrorKind>, now: Now, rng: &mut impl Rng) {
-        let Some(suspect) = self.suspects.get_mut(pod) else { return };
+    /// Whether somebody keeps writing against this sidecar.
+    fn is_contested(&mut self, now: Now) -> bool {
+        while self.writes.front().is_some_and(|at| *at + CONTEST_WINDOW < now.elapsed) {
+            self.writes.pop_front();
+        }
+        self.writes.len() >= CONTEST
+    }
+
+    pub(super) fn looked(
+        &mut self,
+        pod: &str,
+        value: &str,
+        state: &Result<PodState, StoreErrorKind>,
+        now: Now,
+        rng: &mut impl Rng,
+    ) {
+        // An answer that comes late may be about a record that was replaced meanwhile.
+        let Some(suspect) = self.suspects.get_mut(pod).filter(|suspect| suspect.value == value) else { return };
         suspect.busy = false;
         suspect.verdict = match state {
             Ok(PodState::Gone | PodState::Finished) => Verdict::Dead,
@@ -108,7 +138,9 @@ impl Records {
         if let Some(suspect) = self.suspects.get_mut(pod) {
             suspect.busy = false;
             suspect.verdict = Verdict::Open;
-            suspect.look_at = now.elapsed + jittered(NEXT_LOOK.first, NEXT_LOOK.first, rng);
+            let wait = NEXT_LOOK.after(suspect.looks);
+            suspect.looks = suspect.looks.saturating_add(1);
+            suspect.look_at = now.elapsed + jittered(wait, wait, rng);
         }
     }
 
@@ -123,6 +155,9 @@ impl Records {
             }
             Own::Unpeerable => record.map(|record| Action::Withdraw { value: record.value.clone() }),
         };
+        if self.is_contested(now) {
+            plan.concerns.push(Concern::EntryContested);
+        }
         let Some(action) = action else { return };
         if self.writing {
             return;
@@ -182,7 +217,8 @@ impl Records {
                         plan.wake_at(due);
                     } else {
                         suspect.busy = true;
-                        plan.actions.push(Action::Look { pod: pod.to_owned() });
+                        let value = suspect.value.clone();
+                        plan.actions.push(Action::Look { pod: pod.to_owned(), value });
                     }
                 }
             }

@@ -76,11 +76,6 @@ impl Entry {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Whether two nodes are of one network: same network id, genesis and name.
-    pub fn same_network(&self, other: &Self) -> bool {
-        self.mismatch(other).is_none()
-    }
-
     /// What keeps `other` from being of this entry's network, in words; `None` if nothing does.
     pub fn mismatch(&self, other: &Self) -> Option<String> {
         let named = |network: &Option<String>| network.clone().unwrap_or_else(|| "none".into());
@@ -158,7 +153,7 @@ mod tests {
     #[test]
     fn is_what_keeps_two_nodes_apart_told_in_words() {
         let base = entry();
-        assert!(base.same_network(&base));
+        assert_eq!(base.mismatch(&base), None);
         for (other, word) in [
             (Entry { network_id: 1, ..base.clone() }, "network id 1"),
             (Entry { genesis: format!("0x{}", "11".repeat(32)), ..base.clone() }, "genesis 0x1111"),

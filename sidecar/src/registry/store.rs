@@ -19,7 +19,7 @@ use kube::{Client, Error as KubeError};
 use serde_json::json;
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use super::view::View;
@@ -34,9 +34,13 @@ const WATCH_SECONDS: u32 = 290;
 const WATCH_SILENCE: Duration = Duration::from_secs(150);
 /// How long to wait after a watch failed.
 const RECONNECT: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+/// A watch that ends sooner than this was refused rather than served.
+const WATCH_LIVES: Duration = Duration::from_secs(1);
 /// How often the object is read where watching is forbidden: fast after
 /// a change, slower while nothing changes.
 const POLL: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+/// How long after watching was forbidden it is tried again: rights may be given at any time.
+const WATCH_AGAIN: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
 /// One name for all sidecars: with one each, `managedFields` would grow with the network.
 const FIELD_MANAGER: &str = "geth-peering-sidecar";
 
@@ -46,6 +50,9 @@ pub enum StoreError {
     /// No answer within [`DEADLINE`].
     #[error("the API server did not answer within {} s", DEADLINE.as_secs())]
     Timeout,
+    /// It ended a watch as soon as it had begun.
+    #[error("the API server ended the watch at once")]
+    WatchEnded,
     /// It said no, or could not be reached.
     #[error(transparent)]
     Api(#[from] KubeError),
@@ -92,11 +99,18 @@ pub enum PodState {
 
 /// What [`Store::watch`] tells.
 #[derive(Debug)]
-pub enum Sight {
-    /// The registry as it is now.
-    Seen(View),
+pub enum RegistryEvent {
+    /// The whole registry as it was just read: whatever was known before is void, even
+    /// if it claims to be newer, as after the cluster's store was restored from a backup.
+    Read(View),
+    /// The registry after a change.
+    Changed(View),
+    /// It is being watched from now on.
+    Watching,
+    /// Watching is forbidden, for the reason given: the registry is read again and again instead.
+    Polling(String),
     /// The registry cannot be seen at the moment, for the reason given; it is tried again.
-    Blind(String),
+    Lost(String),
 }
 
 /// The registry's ConfigMap. Clones share one client.
@@ -133,7 +147,7 @@ impl Store {
             },
             asserted => asserted,
         }
-        .map(|configmap| View::new(Some(&configmap)))
+        .map(|configmap| View::default().next(&configmap))
     }
 
     async fn create(&self, pod: &str, value: &str) -> Result<ConfigMap, StoreError> {
@@ -150,12 +164,12 @@ impl Store {
         within(self.configmaps.create(&params, &configmap)).await
     }
 
-    /// Removes `pod`'s record if it still is `value`. Returns whether it did; if not,
-    /// somebody was faster, which is as good.
+    /// Removes `pod`'s record if it still is `value`, and returns the registry as it is
+    /// then; `None` if it was another value: somebody was faster, which is as good.
     ///
     /// # Errors
     /// If the API server does not answer in time, or refuses.
-    pub async fn remove(&self, pod: &str, value: &str) -> Result<bool, StoreError> {
+    pub async fn remove(&self, pod: &str, value: &str) -> Result<Option<View>, StoreError> {
         let path = PointerBuf::from_tokens(["data", pod]);
         let patch = Patch::Json::<()>(JsonPatch(vec![
             PatchOperation::Test(TestOperation { path: path.clone(), value: value.into() }),
@@ -163,9 +177,9 @@ impl Store {
         ]));
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         match within(self.configmaps.patch(&self.name, &params, &patch)).await {
-            Ok(_) => Ok(true),
+            Ok(configmap) => Ok(Some(View::default().next(&configmap))),
             // A failed test is 422 (apiserver/pkg/endpoints/handlers/patch.go).
-            Err(error) if matches!(error.code(), Some(404 | 422)) => Ok(false),
+            Err(error) if matches!(error.code(), Some(404 | 422)) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -186,22 +200,29 @@ impl Store {
         })
     }
 
-    /// Watches the registry for as long as somebody listens to `sights`: by a watch,
+    /// Watches the registry for as long as somebody listens to `events`: by a watch,
     /// or by polling where watching is forbidden. Returns when nobody listens.
-    pub async fn watch(&self, sights: mpsc::Sender<Sight>) {
-        let mut failures = 0;
-        while !sights.is_closed() {
-            let error = match self.watch_until_error(&sights, &mut failures).await {
-                Ok(()) => continue,
+    pub async fn watch(&self, events: mpsc::Sender<RegistryEvent>) {
+        let (mut failures, mut refusals) = (0, 0);
+        let mut poll = Poll::default();
+        while !events.is_closed() {
+            let error = match self.watch_until_error(&events, &mut failures).await {
+                Ok(()) => {
+                    refusals = 0;
+                    continue;
+                }
                 Err(error) => error,
             };
+            let why = format!("cannot watch ConfigMap {}: {error}", self.name);
             if error.kind() == StoreErrorKind::Forbidden {
-                debug!(%error, "watching is forbidden, polling instead");
-                self.poll(&sights).await;
+                let _nobody_listens = events.send(RegistryEvent::Polling(why)).await;
+                let until = Instant::now() + WATCH_AGAIN.after(refusals);
+                refusals = refusals.saturating_add(1);
+                self.poll(&events, &mut poll, until).await;
                 continue;
             }
-            let blind = format!("cannot watch ConfigMap {}: {error}", self.name);
-            let _nobody_listens = sights.send(Sight::Blind(blind)).await;
+            refusals = 0;
+            let _nobody_listens = events.send(RegistryEvent::Lost(why)).await;
             let wait = RECONNECT.after(failures);
             failures = failures.saturating_add(1);
             sleep(wait.mul_f64(rand::random_range(0.5..1.5))).await;
@@ -212,71 +233,90 @@ impl Store {
     /// `Ok` when a new list is due or nobody listens.
     ///
     /// kube's own watcher would do, but its list has no deadline.
-    async fn watch_until_error(&self, sights: &mpsc::Sender<Sight>, failures: &mut u32) -> Result<(), StoreError> {
+    async fn watch_until_error(
+        &self,
+        events: &mpsc::Sender<RegistryEvent>,
+        failures: &mut u32,
+    ) -> Result<(), StoreError> {
         let by_name = format!("metadata.name={}", self.name);
         let list = within(self.configmaps.list(&ListParams::default().fields(&by_name))).await?;
         let mut version = list.metadata.resource_version.unwrap_or_default();
-        let view = match list.items.first() {
-            Some(configmap) => View::new(Some(configmap)),
+        let mut view = match list.items.first() {
+            Some(configmap) => View::default().next(configmap),
             None => View::missing(Some(&version)),
         };
-        let _nobody_listens = sights.send(Sight::Seen(view)).await;
+        let _nobody_listens = events.send(RegistryEvent::Read(view.clone())).await;
 
-        while !sights.is_closed() {
+        while !events.is_closed() {
             let params = WatchParams::default().fields(&by_name).timeout(WATCH_SECONDS);
-            let events = within(self.configmaps.watch(&params, &version)).await?;
-            *failures = 0;
-            pin_mut!(events);
-            while let Ok(Some(event)) = timeout(WATCH_SILENCE, events.try_next()).await.unwrap_or(Ok(None)) {
-                let view = match event {
-                    WatchEvent::Added(configmap) | WatchEvent::Modified(configmap) => View::new(Some(&configmap)),
+            let stream = within(self.configmaps.watch(&params, &version)).await?;
+            let _nobody_listens = events.send(RegistryEvent::Watching).await;
+            let begun = Instant::now();
+            pin_mut!(stream);
+            while let Ok(Some(event)) = timeout(WATCH_SILENCE, stream.try_next()).await.unwrap_or(Ok(None)) {
+                view = match event {
+                    WatchEvent::Added(configmap) | WatchEvent::Modified(configmap) => view.next(&configmap),
                     WatchEvent::Deleted(last) => View::missing(last.metadata.resource_version.as_deref()),
                     WatchEvent::Bookmark(bookmark) => {
+                        *failures = 0;
                         version = bookmark.metadata.resource_version;
                         continue;
                     }
-                    // Too old a version (410), most of the time: list anew.
-                    WatchEvent::Error(error) => {
-                        debug!(%error, "the watch ended");
+                    // Too old a version: list anew.
+                    WatchEvent::Error(status) if status.code == 410 => {
+                        debug!(%status, "the watch is too old");
                         return Ok(());
                     }
+                    WatchEvent::Error(status) => return Err(StoreError::Api(KubeError::Api(status))),
                 };
+                *failures = 0;
                 if let Some(seen) = view.version() {
                     version = seen.to_string();
                 }
-                if sights.send(Sight::Seen(view)).await.is_err() {
+                if events.send(RegistryEvent::Changed(view.clone())).await.is_err() {
                     return Ok(());
                 }
             }
+            if begun.elapsed() < WATCH_LIVES {
+                return Err(StoreError::WatchEnded);
+            }
+            *failures = 0;
         }
         Ok(())
     }
 
-    /// Reads the registry again and again, until watching may be allowed again.
-    async fn poll(&self, sights: &mpsc::Sender<Sight>) {
-        const WATCH_AGAIN: u32 = 40;
-        let (mut seen, mut quiet) = (None, 0);
-        for _ in 0..WATCH_AGAIN {
-            let sight = match within(self.configmaps.get_opt(&self.name)).await {
-                Ok(configmap) => Ok(View::new(configmap.as_ref())),
+    /// Reads the registry again and again, until it is time to try watching again.
+    async fn poll(&self, events: &mpsc::Sender<RegistryEvent>, poll: &mut Poll, until: Instant) {
+        while Instant::now() < until {
+            let seen = match within(self.configmaps.get_opt(&self.name)).await {
+                Ok(Some(configmap)) => Ok(View::default().next(&configmap)),
+                Ok(None) => Ok(View::default()),
                 Err(error) => Err(format!("cannot read ConfigMap {}: {error}", self.name)),
             };
-            if seen.as_ref() != Some(&sight) {
-                quiet = 0;
-                let told = match sight.clone() {
-                    Ok(view) => Sight::Seen(view),
-                    Err(reason) => Sight::Blind(reason),
+            if poll.seen.as_ref() != Some(&seen) {
+                poll.quiet = 0;
+                let event = match seen.clone() {
+                    Ok(view) => RegistryEvent::Read(view),
+                    Err(reason) => RegistryEvent::Lost(reason),
                 };
-                if sights.send(told).await.is_err() {
+                if events.send(event).await.is_err() {
                     return;
                 }
-                seen = Some(sight);
+                poll.seen = Some(seen);
             }
-            let wait = POLL.after(quiet);
-            quiet += 1;
+            let wait = POLL.after(poll.quiet);
+            poll.quiet = poll.quiet.saturating_add(1);
             sleep(wait.mul_f64(rand::random_range(0.75..1.25))).await;
         }
     }
+}
+
+/// What polling remembers from one read to the next.
+#[derive(Debug, Default)]
+struct Poll {
+    seen: Option<Result<View, String>>,
+    /// How many reads ago something changed.
+    quiet: u32,
 }
 
 /// Bounds a call by [`DEADLINE`].

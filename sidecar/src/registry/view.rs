@@ -1,6 +1,7 @@
 //! The registry as one sidecar sees it: the ConfigMap's data, taken apart.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 
@@ -22,21 +23,24 @@ pub struct Record {
 /// What the ConfigMap held at one moment, by pod name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
-    records: BTreeMap<String, Record>,
+    records: BTreeMap<String, Arc<Record>>,
     /// The resource version at which it was so; 0 if nobody said.
     version: u64,
 }
 
 impl View {
-    /// The view of `configmap`; `None` is an object that does not exist.
-    pub fn new(configmap: Option<&ConfigMap>) -> Self {
-        let Some(configmap) = configmap else { return Self::default() };
+    /// The view of `configmap`. A value that this view has too is not taken apart again.
+    pub fn next(&self, configmap: &ConfigMap) -> Self {
+        let record = |pod: &str, value: &str| match self.records.get(pod) {
+            Some(known) if known.value == value => Arc::clone(known),
+            _ => Arc::new(Record { value: value.to_owned(), entry: Entry::parse(value) }),
+        };
         let records = configmap
             .data
             .iter()
             .flatten()
             .filter(|(key, _)| !RESERVED.contains(&key.as_str()))
-            .map(|(key, value)| (key.clone(), Record { value: value.clone(), entry: Entry::parse(value) }))
+            .map(|(key, value)| (key.clone(), record(key, value)))
             .collect();
         let version = configmap.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
         Self { records, version }
@@ -65,17 +69,12 @@ impl View {
 
     /// The record of `pod`.
     pub fn get(&self, pod: &str) -> Option<&Record> {
-        self.records.get(pod)
+        self.records.get(pod).map(Arc::as_ref)
     }
 
     /// All records, in the order of pod names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Record)> {
-        self.records.iter().map(|(pod, record)| (pod.as_str(), record))
-    }
-
-    /// All valid entries, in the order of pod names.
-    pub fn entries(&self) -> impl Iterator<Item = (&str, &Entry)> {
-        self.iter().filter_map(|(pod, record)| Some((pod, record.entry.as_ref().ok()?)))
+        self.records.iter().map(|(pod, record)| (pod.as_str(), record.as_ref()))
     }
 }
 
@@ -99,19 +98,19 @@ mod tests {
             "ab".repeat(64),
             "00".repeat(32)
         );
-        let view = View::new(Some(&configmap(
+        let view = View::default().next(&configmap(
             "7",
             &[("geth-0", &good), ("geth-1", "garbage"), ("static-nodes.json", "[]"), ("external-nodes.json", "[]")],
-        )));
-        assert_eq!(view.entries().map(|(pod, _)| pod).collect::<Vec<_>>(), ["geth-0"]);
+        ));
+        assert!(view.get("geth-0").unwrap().entry.is_ok());
         assert_eq!(view.iter().map(|(pod, _)| pod).collect::<Vec<_>>(), ["geth-0", "geth-1"]);
         assert!(view.get("geth-1").unwrap().entry.is_err());
     }
 
     #[test]
     fn does_a_late_answer_never_hide_what_the_watch_has_told_since() {
-        let old = View::new(Some(&configmap("99", &[])));
-        let new = View::new(Some(&configmap("100", &[("geth-0", "x")])));
+        let old = View::default().next(&configmap("99", &[]));
+        let new = View::default().next(&configmap("100", &[("geth-0", "x")]));
         let mut view = new.clone();
         view.advance(old.clone());
         assert_eq!(view, new);
@@ -122,12 +121,20 @@ mod tests {
 
     #[test]
     fn is_a_deleted_configmap_empty_and_a_new_one_seen() {
-        let mut view = View::new(Some(&configmap("100", &[("geth-0", "x")])));
+        let mut view = View::default().next(&configmap("100", &[("geth-0", "x")]));
         view.advance(View::missing(Some("99")));
         assert_eq!(view.iter().count(), 1, "it was missing before it was made");
         view.advance(View::missing(Some("110")));
         assert_eq!(view.iter().count(), 0);
-        view.advance(View::new(Some(&configmap("120", &[("geth-0", "y")]))));
+        view.advance(View::default().next(&configmap("120", &[("geth-0", "y")])));
         assert_eq!(view.get("geth-0").unwrap().value, "y");
+    }
+
+    #[test]
+    fn is_a_value_that_did_not_change_not_taken_apart_again() {
+        let old = View::default().next(&configmap("1", &[("geth-0", "x"), ("geth-1", "y")]));
+        let new = old.next(&configmap("2", &[("geth-0", "x"), ("geth-1", "z")]));
+        assert!(Arc::ptr_eq(&old.records["geth-0"], &new.records["geth-0"]));
+        assert_eq!(new.get("geth-1").unwrap().value, "z");
     }
 }

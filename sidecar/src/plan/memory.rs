@@ -1,0 +1,279 @@
+//! What is remembered of one node, and whether Geth has to be told to dial it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rand::Rng;
+
+use super::membership::Wanted;
+use super::{Action, Call, Failure, Now, Plan, dialer, is_up, jittered};
+use crate::backoff::Backoff;
+use crate::enode::{Enode, PublicKey};
+use crate::geth::Peer;
+use crate::registry::entry::Entry;
+
+/// Geth's default `--maxpeers` (node/defaults.go, v1.17.5).
+pub(super) const DEFAULT_MAX_PEERS: u32 = 50;
+/// Geth dials one peer for three slots: `defaultDialRatio` (p2p/server.go, v1.17.5).
+const DIAL_RATIO: u32 = 3;
+/// How long a dial may take before Geth gives it up: `defaultDialTimeout` (p2p/server.go, v1.17.5).
+const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the ring has to hold still before it decides who dials: two sidecars
+/// that see a newcomer some milliseconds apart would otherwise both dial.
+const SETTLE: Duration = Duration::from_millis(100);
+/// The longest that a link waits for the ring to hold still.
+const SETTLE_AT_MOST: Duration = Duration::from_millis(500);
+/// How long a link may be missing for want of dial slots before one is freed: longer
+/// than the other side needs to step in.
+const FREE_SLOT: Duration = Duration::from_secs(5);
+/// How long to wait before calls that failed are made again.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+
+/// How long a link may be missing before the side that was to be dialed dials too,
+/// and by how much that is spread.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience(Duration, Duration);
+
+impl Patience {
+    /// With a Geth that has been running.
+    pub(super) const USUAL: Self = Self(Duration::from_secs(3), Duration::from_secs(1));
+    /// With a Geth that was restarted, which the others may have dialed so recently
+    /// that theirs do not dial it again yet.
+    pub(super) const AFTER_RESTART: Self = Self(Duration::from_millis(300), Duration::from_millis(200));
+
+    fn ends(self, since: Duration, rng: &mut impl Rng) -> Duration {
+        since + jittered(self.0, self.1, rng)
+    }
+}
+
+/// What Geth's list of static nodes says of a node, as far as this sidecar knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Static {
+    /// It is not on it.
+    Absent,
+    /// It is, at this address, because this sidecar put it there.
+    At(SocketAddr),
+    /// Nobody can say: an earlier run of this sidecar may have put it there.
+    Unknown,
+}
+
+/// A link that is missing.
+#[derive(Debug, Clone, Copy)]
+struct Down {
+    since: Duration,
+    /// When the other side's turn to dial is over.
+    step_in_at: Duration,
+}
+
+/// What this sidecar remembers of a node.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) listed: Static,
+    pub(super) trusted: bool,
+    /// Address and start of the run of Geth that the rest of this was seen of.
+    run: Option<(SocketAddr, Timestamp)>,
+    down: Option<Down>,
+    /// When Geth was last told to dial it.
+    told_at: Option<Duration>,
+    /// This side hung up to free a dial slot: the other side dials now.
+    yielded: bool,
+    /// When it was first seen to be no longer wanted.
+    pub(super) unwanted_since: Option<Duration>,
+    /// Calls are under way.
+    pub(super) busy: bool,
+    failures: u32,
+    pub(super) failure: Option<Failure>,
+    pub(super) retry_at: Duration,
+    /// Why the last connection ended, in Geth's words.
+    pub(super) dropped: Option<String>,
+}
+
+impl Memory {
+    pub(super) fn new(listed: Static) -> Self {
+        Self {
+            listed,
+            trusted: false,
+            run: None,
+            down: None,
+            told_at: None,
+            yielded: false,
+            unwanted_since: None,
+            busy: false,
+            failures: 0,
+            failure: None,
+            retry_at: Duration::ZERO,
+            dropped: None,
+        }
+    }
+
+    /// Takes note of which calls Geth accepted, and which one failed.
+    pub(super) fn told(&mut self, accepted: &[Call], failure: Option<Failure>, now: Now) {
+        self.busy = false;
+        for call in accepted {
+            match call {
+                Call::Add(enode) => {
+                    self.listed = Static::At(enode.address);
+                    self.told_at = Some(now.elapsed);
+                }
+                Call::Remove(_) => self.listed = Static::Absent,
+                Call::Trust(_) => self.trusted = true,
+                Call::Distrust(_) => self.trusted = false,
+            }
+        }
+        match &failure {
+            None => self.failures = 0,
+            Some(failure) => {
+                if matches!(failure.call, Call::Add(_) | Call::Remove(_)) && !failure.refused {
+                    // It may have had its effect all the same.
+                    self.listed = Static::Unknown;
+                }
+                self.retry_at = now.elapsed + RETRY.after(self.failures);
+                self.failures = self.failures.saturating_add(1);
+            }
+        }
+        self.failure = failure;
+    }
+
+    /// Takes note of whether the link is up. Whoever is to be dialed by the other side
+    /// has `patience` before this one does.
+    pub(super) fn observe(&mut self, entry: &Entry, scene: &Scene<'_>, patience: Patience, rng: &mut impl Rng) {
+        self.unwanted_since = None;
+        let run = Some((entry.enode.address, entry.since));
+        if self.run != run {
+            // It moved or was restarted: what was seen of it before no longer counts.
+            (self.run, self.down, self.yielded) = (run, None, false);
+            (self.failures, self.failure, self.retry_at) = (0, None, Duration::ZERO);
+            self.dropped = None;
+        }
+        if scene.peer(&entry.enode.key).is_some_and(is_up) {
+            (self.down, self.yielded, self.dropped) = (None, false, None);
+        } else if self.down.is_none() {
+            let since = scene.now.elapsed;
+            self.down = Some(Down { since, step_in_at: patience.ends(since, rng) });
+        }
+    }
+
+    /// Whether Geth has to be told to dial `entry`, with `slots` dial slots free.
+    pub(super) fn dial(&self, scene: &Scene<'_>, entry: &Entry, slots: usize) -> Dial {
+        let now = scene.now.elapsed;
+        // A connection that is about to become a link is as little touched as one that is up.
+        let (Some(down), None) = (self.down, scene.peer(&entry.enode.key)) else { return Dial::Leave };
+        let share = scene.is_share(entry);
+        let starved = if now < down.since + FREE_SLOT { Dial::At(down.since + FREE_SLOT) } else { Dial::NoSlot };
+        if self.listed == Static::At(entry.enode.address) {
+            // Geth dials, and goes on doing so, as soon as it has a slot.
+            return if share && scene.is_full() { starved } else { Dial::Leave };
+        }
+        if dialer::decided_by_ring(scene.own, entry) {
+            let settled = (scene.ring_since + SETTLE).min(down.since + SETTLE_AT_MOST);
+            if now < settled {
+                return Dial::At(settled);
+            }
+        }
+        let begins = dialer::dials(scene.own, entry, scene.ring) && !self.yielded;
+        if begins && (share || !scene.is_full()) {
+            Dial::Now
+        } else if now < down.step_in_at {
+            // An old address that Geth still dials stays for now: taking it back would
+            // hang up on the node itself, which may be arriving at this moment.
+            Dial::At(down.step_in_at)
+        } else if slots > 0 {
+            Dial::Now
+        } else if share {
+            starved
+        } else {
+            // It is the other side that can make room for this link.
+            Dial::Leave
+        }
+    }
+
+    /// The calls after which Geth dials `enode`. Adding a key that Geth has already is
+    /// silently ignored, even with a new address (p2p/dial.go, v1.17.5): remove first.
+    pub(super) fn add(&self, enode: Enode) -> Vec<Call> {
+        match self.listed {
+            Static::Absent => vec![Call::Add(enode)],
+            Static::At(_) | Static::Unknown => vec![Call::Remove(enode), Call::Add(enode)],
+        }
+    }
+
+    /// Puts the calls into the plan, unless there are none.
+    pub(super) fn order(&mut self, key: PublicKey, calls: Vec<Call>, plan: &mut Plan) {
+        if !calls.is_empty() {
+            self.busy = true;
+            plan.actions.push(Action::Tell { key, calls });
+        }
+    }
+
+    /// Hangs up, so that a slot is free, and leaves the link to the other side.
+    pub(super) fn hang_up(&mut self, enode: Enode, plan: &mut Plan) {
+        self.yielded = true;
+        self.order(enode.key, vec![Call::Remove(enode)], plan);
+    }
+
+    /// Whether Geth may be dialing it at this moment, out of one of its slots.
+    fn is_being_dialed(&self, now: Now) -> bool {
+        let recently = self.told_at.is_some_and(|at| now.elapsed < at + DIAL_TIMEOUT);
+        recently && self.down.is_some() && matches!(self.listed, Static::At(_))
+    }
+}
+
+/// What a missing link asks for.
+pub(super) enum Dial {
+    /// That Geth is told to dial.
+    Now,
+    /// Patience: to be asked again at this time.
+    At(Duration),
+    /// A dial slot, and none is free.
+    NoSlot,
+    /// Nothing.
+    Leave,
+}
+
+/// What one plan of the links rests on.
+pub(super) struct Scene<'a> {
+    pub(super) own: &'a Entry,
+    pub(super) wanted: &'a [Wanted<'a>],
+    pub(super) peers: &'a [Peer],
+    pub(super) ring: &'a [PublicKey],
+    /// Since when the ring is as it is.
+    pub(super) ring_since: Duration,
+    pub(super) now: Now,
+}
+
+impl Scene<'_> {
+    pub(super) fn peer(&self, key: &PublicKey) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.key == *key)
+    }
+
+    /// Whether the link to `entry` is one that this node can always make room for.
+    pub(super) fn is_share(&self, entry: &Entry) -> bool {
+        dialer::is_share(self.own.enode.key, entry.enode.key, self.ring)
+    }
+
+    /// How many peers this Geth dials at most: a third of all, static ones too:
+    /// `MaxDialedConns` (p2p/server.go, v1.17.5).
+    pub(super) fn dial_slots(&self) -> usize {
+        match self.own.max_peers.unwrap_or(DEFAULT_MAX_PEERS) {
+            0 => 0,
+            all => usize::try_from((all / DIAL_RATIO).max(1)).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn dialed(&self) -> usize {
+        self.peers.iter().filter(|peer| !peer.inbound).count()
+    }
+
+    /// Whether Geth dials nobody else, whatever it is told.
+    pub(super) fn is_full(&self) -> bool {
+        self.dialed() >= self.dial_slots()
+    }
+
+    /// How many more nodes this Geth can dial.
+    pub(super) fn free_slots(&self, memory: &BTreeMap<PublicKey, Memory>) -> usize {
+        let dialing =
+            memory.iter().filter(|(key, memory)| self.peer(key).is_none() && memory.is_being_dialed(self.now)).count();
+        self.dial_slots().saturating_sub(self.dialed() + dialing)
+    }
+}

@@ -1,0 +1,85 @@
+//! Does a mesh as large as Geth's dial slots allow get whole, whatever the order in which its nodes come?
+
+use std::time::Duration;
+
+use fakes::geth::Stop;
+use tokio::time::sleep;
+
+use crate::network::Network;
+
+#[tokio::test(start_paused = true)]
+async fn does_a_mesh_of_30_take_in_three_more() {
+    for gap in [0, 5] {
+        let network = Network::new();
+        let mut pods = network.start_many(30);
+        network.mesh(30).await;
+        for number in 30..33 {
+            sleep(Duration::from_secs(gap)).await;
+            pods.push(network.start(number));
+        }
+        network.mesh(33).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn does_a_mesh_whose_geths_all_restart_at_once_come_back() {
+    for count in [20, 30, 33] {
+        let network = Network::new();
+        let mut pods = network.start_many(count);
+        network.mesh(count.into()).await;
+        sleep(Duration::from_secs(600)).await;
+        for pod in &mut pods {
+            pod.geth.stop(Stop::Kill).await;
+        }
+        sleep(Duration::from_secs(3)).await;
+        for pod in &mut pods {
+            pod.geth.start();
+        }
+        network.mesh(count.into()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn does_a_mesh_whose_geths_restart_one_by_one_come_back() {
+    let network = Network::new();
+    let mut pods = network.start_many(33);
+    network.mesh(33).await;
+    sleep(Duration::from_secs(600)).await;
+    for pod in &mut pods {
+        pod.geth.restart().await;
+        sleep(Duration::from_millis(37)).await;
+    }
+    network.mesh(33).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn does_a_node_of_33_that_was_away_for_seconds_come_back_whatever_a_call_costs() {
+    for (victim, cost) in [(4, 0), (16, 0), (4, 1), (16, 1)] {
+        let network = Network::new();
+        let mut pods = network.start_many(33);
+        network.mesh(33).await;
+        sleep(Duration::from_secs(600)).await;
+        pods[victim].geth.stop(Stop::Kill).await;
+        pods[victim].geth.quirks(|quirks| quirks.add_takes = Duration::from_millis(cost));
+        sleep(Duration::from_secs(3)).await;
+        pods[victim].geth.start();
+        network.mesh(33).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn is_a_mesh_that_maxpeers_cannot_hold_the_best_that_fits_and_said_so_by_all() {
+    let network = Network::new();
+    let pods = network.start_many(36);
+    network.until("every dial slot used", || pods.iter().all(|pod| pod.geth.dialed() >= 16)).await;
+    for pod in &pods {
+        let status = pod.sidecar.status.clone().wait_for(|status| !status.concerns.is_empty()).await.unwrap().clone();
+        assert!(status.concerns[0].contains("--maxpeers 54"), "{:?}", status.concerns);
+    }
+    sleep(Duration::from_secs(120)).await;
+    let before = network.world.links();
+    pods.iter().for_each(|pod| pod.geth.forget_calls());
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(network.world.links(), before, "nothing flaps");
+    assert!(pods.iter().all(|pod| !pod.geth.methods().contains(&"admin_removePeer".to_owned())));
+}
