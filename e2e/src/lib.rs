@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod api_requests;
 pub mod cluster;
+pub mod differences;
 pub mod geth;
 pub mod install;
 pub mod manifest;

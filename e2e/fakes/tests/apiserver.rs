@@ -234,3 +234,26 @@ async fn do_selectors_and_metadata_requests_show_what_was_asked_for() {
     assert_eq!(server.list::<Pod>(NS).len(), 3);
     assert_eq!(server.list::<Pod>("elsewhere").len(), 0);
 }
+
+#[tokio::test]
+async fn is_a_config_map_refused_that_is_too_large_or_changes_while_immutable() {
+    let server = ApiServer::new();
+    let api = maps(&server);
+    server.put(&map("m", &[("a", "1")]));
+    let large = "x".repeat(1 << 20);
+    assert_eq!(code(merge(&api, json!({ "data": { "b": large } })).await), (422, "Invalid".into()));
+    merge(&api, json!({ "immutable": true })).await.unwrap();
+    assert_eq!(code(merge(&api, json!({ "data": { "a": "2" } })).await), (422, "Invalid".into()));
+    assert_eq!(code(merge(&api, json!({ "immutable": null })).await), (422, "Invalid".into()));
+    merge(&api, json!({ "data": { "a": "1" }, "metadata": { "labels": { "a": "b" } } })).await.unwrap();
+}
+
+#[tokio::test]
+async fn does_an_update_that_repeats_what_is_there_change_nothing() {
+    let server = ApiServer::new();
+    let before = version(&server.put(&map("m", &[("a", "1")])));
+    let mut same = map("m", &[("a", "1")]);
+    same.metadata.namespace = None;
+    let after = maps(&server).replace("m", &PostParams::default(), &same).await.unwrap();
+    assert_eq!(before, version(&after));
+}

@@ -29,7 +29,7 @@ pub(super) fn router(server: ApiServer) -> Router {
 async fn handle(State(server): State<ApiServer>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
-        return failure(&Failure::new(413, "limit is 3145728"));
+        return failure(&Failure::new(413, "Request entity too large: limit is 3145728"));
     };
     let request = match Parsed::new(&parts.method, &parts.uri, &parts.headers, &body) {
         Ok(request) => request,
@@ -140,10 +140,10 @@ impl Parsed {
             Verb::Watch => return Ok(Value::Null),
             Verb::List => {
                 let items = store.all(key).into_iter().filter(|object| self.selector.matches(object));
-                let items: Vec<Value> = items.map(|object| self.shown(object)).collect();
+                let items: Vec<Value> = items.map(|object| self.listed(object)).collect();
                 let version = store.revision().to_string();
                 return Ok(json!({
-                    "kind": "List", "apiVersion": key.api, "metadata": { "resourceVersion": version }, "items": items,
+                    "kind": format!("{}List", key.kind()), "apiVersion": key.api, "metadata": { "resourceVersion": version }, "items": items,
                 }));
             }
             Verb::Get => store.read(key),
@@ -156,13 +156,15 @@ impl Parsed {
     }
 
     fn patch(&self) -> Result<Patch, Failure> {
+        let undecodable = |why: &str| Failure::new(400, format!("error decoding patch: json: {why}"));
         match self.content_type.as_str() {
-            "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
-                Ok(Patch::Merge(self.body.clone()))
-            }
+            "application/merge-patch+json" | "application/strategic-merge-patch+json" => match self.body.is_object() {
+                true => Ok(Patch::Merge(self.body.clone())),
+                false => Err(undecodable("not an object")),
+            },
             "application/json-patch+json" => serde_json::from_value(self.body.clone())
                 .map(Patch::Json)
-                .map_err(|error| Failure::new(400, error.to_string())),
+                .map_err(|error| undecodable(&error.to_string())),
             other => Err(Failure::new(415, format!("{other} is not supported here"))),
         }
     }
@@ -175,6 +177,16 @@ impl Parsed {
         json!({
             "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
         })
+    }
+
+    /// As [`Self::shown`], without what the list says for all.
+    fn listed(&self, object: Value) -> Value {
+        let mut object = self.shown(object);
+        if let Some(object) = object.as_object_mut().filter(|_| !self.metadata_only) {
+            object.remove("kind");
+            object.remove("apiVersion");
+        }
+        object
     }
 
     /// What a change looks like through the selector, if it is seen at all.

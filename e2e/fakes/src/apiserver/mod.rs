@@ -29,13 +29,14 @@
 //! patch that changes nothing writes nothing and makes no event, and a watch from a
 //! version that is compacted away gets 410.
 //!
-//! Unlike the real one it validates hardly anything, knows no subresources, no
+//! Of what an object holds it validates ConfigMaps alone. Unlike the real one it knows no subresources, no
 //! finalizers, no defaults and no `managedFields`, treats a strategic merge patch as
 //! a merge patch, lets objects be made in namespaces that do not exist, and deletes
 //! at once.
 
 mod http;
 mod store;
+mod validation;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::validation;
+
 /// Names an object, or with an empty name all objects of a kind in a namespace (an
 /// empty namespace: in all of them).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +36,24 @@ impl Key {
         Some(Self { api, plural: plural.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() })
     }
 
+    /// The kind of the objects; `List` with nothing before it for a kind that the product
+    /// does not use.
+    pub(super) fn kind(&self) -> &'static str {
+        match self.plural.as_str() {
+            "configmaps" => "ConfigMap",
+            "deployments" => "Deployment",
+            "events" => "Event",
+            "mutatingwebhookconfigurations" => "MutatingWebhookConfiguration",
+            "namespaces" => "Namespace",
+            "pods" => "Pod",
+            "rolebindings" => "RoleBinding",
+            "secrets" => "Secret",
+            "serviceaccounts" => "ServiceAccount",
+            "statefulsets" => "StatefulSet",
+            _ => "",
+        }
+    }
+
     /// Whether this names a collection that `other` lies in.
     pub(super) fn covers(&self, other: &Self) -> bool {
         self.api == other.api
@@ -48,6 +68,8 @@ pub(super) struct Failure {
     pub(super) code: u16,
     pub(super) reason: &'static str,
     pub(super) message: String,
+    /// `details` of the `Status`.
+    pub(super) details: Value,
 }
 
 impl Failure {
@@ -61,6 +83,7 @@ impl Failure {
             405 => "MethodNotAllowed",
             409 => "Conflict",
             410 => "Expired",
+            413 => "RequestEntityTooLarge",
             415 => "UnsupportedMediaType",
             422 => "Invalid",
             429 => "TooManyRequests",
@@ -68,15 +91,24 @@ impl Failure {
             504 => "Timeout",
             _ => "InternalError",
         };
-        Self { code, reason, message: message.into() }
+        Self { code, reason, message: message.into(), details: Value::Null }
+    }
+
+    /// Says which object it is about; `kind` is a kind or a plural, as the real server has it.
+    pub(super) fn about(self, kind: &str, name: &str) -> Self {
+        Self { details: json!({ "name": name, "kind": kind }), ..self }
     }
 
     /// The `Status` object that carries it.
     pub(super) fn status(&self) -> Value {
-        json!({
+        let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code,
-        })
+        });
+        if !self.details.is_null() {
+            status["details"] = self.details.clone();
+        }
+        status
     }
 }
 
@@ -99,7 +131,7 @@ pub(super) enum Patch {
     Json(json_patch::Patch),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Store {
     objects: BTreeMap<Key, Value>,
     history: Vec<Change>,
@@ -107,6 +139,13 @@ pub(super) struct Store {
     /// Watches from an earlier version than this are refused.
     compacted: u64,
     made: u64,
+}
+
+impl Default for Store {
+    /// Empty. The first version is 1, as etcd's: a watch from 0 means another thing.
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), history: Vec::new(), revision: 1, compacted: 0, made: 0 }
+    }
 }
 
 impl Store {
@@ -150,7 +189,8 @@ impl Store {
     }
 
     pub(super) fn read(&self, key: &Key) -> Result<Value, Failure> {
-        let missing = || Failure::new(404, format!("{} \"{}\" not found", key.plural, key.name));
+        let missing =
+            || Failure::new(404, format!("{} \"{}\" not found", key.plural, key.name)).about(&key.plural, &key.name);
         self.get(key).cloned().ok_or_else(missing)
     }
 
@@ -166,11 +206,13 @@ impl Store {
         if meta["namespace"].as_str().is_some_and(|namespace| namespace != key.namespace) {
             return Err(Failure::new(400, "the namespace of the object does not match the namespace on the request"));
         }
+        normalise(&key, &mut object);
+        validation::valid(&key, None, &object)?;
         if self.objects.contains_key(&key) {
             let message = format!("{} \"{}\" already exists", key.plural, key.name);
-            return Err(Failure { reason: "AlreadyExists", ..Failure::new(409, message) });
+            let exists = Failure { reason: "AlreadyExists", ..Failure::new(409, message) };
+            return Err(exists.about(&key.plural, &key.name));
         }
-        normalise(&mut object);
         object["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
         object["metadata"]["uid"] = json!(format!("00000000-0000-4000-8000-{:012}", self.made));
         Ok(self.commit(&key, object, dry))
@@ -187,18 +229,23 @@ impl Store {
         match patch {
             Patch::Merge(patch) => json_patch::merge(&mut object, patch),
             // A failed test and an operation that cannot be applied look the same.
-            Patch::Json(patch) => json_patch::patch(&mut object, patch)
-                .map_err(|_| Failure::new(422, "the server rejected our request due to an error in our request"))?,
+            Patch::Json(patch) => json_patch::patch(&mut object, patch).map_err(|_| Failure {
+                details: json!({}),
+                ..Failure::new(422, "the server rejected our request due to an error in our request")
+            })?,
         }
+        validation::readable(key, &object)?;
         self.replace(key, &current, object, dry)
     }
 
     pub(super) fn delete(&mut self, key: &Key, options: &Value, dry: bool) -> Result<Value, Failure> {
         let current = self.read(key)?;
-        for field in ["uid", "resourceVersion"] {
-            let wanted = &options["preconditions"][field];
-            if !wanted.is_null() && *wanted != current["metadata"][field] {
-                return Err(conflict(key, &format!("Precondition failed: {field}")));
+        for (field, name) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
+            let (wanted, found) = (&options["preconditions"][field], &current["metadata"][field]);
+            if !wanted.is_null() && wanted != found {
+                let why =
+                    format!("the {name} in the precondition ({wanted}) does not match the {name} in record ({found})");
+                return Err(conflict(key.kind(), &key.name, &why));
             }
         }
         if !dry {
@@ -209,7 +256,8 @@ impl Store {
             last["metadata"]["resourceVersion"] = json!(self.revision.to_string());
             self.record(key, Some(last), None);
         }
-        Ok(json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success" }))
+        let details = json!({ "name": key.name, "kind": key.plural, "uid": current["metadata"]["uid"] });
+        Ok(json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details }))
     }
 
     /// Makes or replaces without any question.
@@ -227,19 +275,22 @@ impl Store {
     /// Puts `object` in the place of `current` if it may.
     fn replace(&mut self, key: &Key, current: &Value, mut object: Value, dry: bool) -> Result<Value, Failure> {
         let meta = &object["metadata"];
-        if meta["name"].as_str().is_some_and(|name| name != key.name) {
-            return Err(Failure::new(400, "the name of the object does not match the name on the URL"));
+        if let Some(name) = meta["name"].as_str().filter(|name| *name != key.name) {
+            let why = format!("the name of the object ({name}) does not match the name on the URL ({})", key.name);
+            return Err(Failure::new(400, why));
         }
         if meta["resourceVersion"].as_str().is_some_and(|version| current["metadata"]["resourceVersion"] != version) {
             return Err(conflict(
-                key,
+                &key.plural,
+                &key.name,
                 "the object has been modified; please apply your changes to the latest version and try again",
             ));
         }
         if key.plural.ends_with("rolebindings") && object["roleRef"] != current["roleRef"] {
             return Err(Failure::new(422, "roleRef: Invalid value: cannot change roleRef"));
         }
-        normalise(&mut object);
+        normalise(key, &mut object);
+        validation::valid(key, Some(current), &object)?;
         for field in ["uid", "creationTimestamp", "resourceVersion"] {
             object["metadata"][field] = current["metadata"][field].clone();
         }
@@ -250,10 +301,6 @@ impl Store {
     }
 
     fn commit(&mut self, key: &Key, mut object: Value, dry: bool) -> Value {
-        object["metadata"]["name"] = json!(key.name);
-        if !key.namespace.is_empty() {
-            object["metadata"]["namespace"] = json!(key.namespace);
-        }
         if !dry {
             self.revision += 1;
             object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
@@ -268,9 +315,14 @@ impl Store {
     }
 }
 
-/// Drops what is empty, as the real server does when it reads an object into its types
-/// and writes it again: a ConfigMap whose last key is removed has no `data` at all.
-fn normalise(object: &mut Value) {
+/// Takes from the URL what an object need not repeat, and drops what is empty, as the real
+/// server does when it reads an object into its types and writes it again: a ConfigMap
+/// whose last key is removed has no `data` at all.
+fn normalise(key: &Key, object: &mut Value) {
+    object["metadata"]["name"] = json!(key.name);
+    if !key.namespace.is_empty() {
+        object["metadata"]["namespace"] = json!(key.namespace);
+    }
     let empty = |value: &Value| {
         value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty) || *value == json!([])
     };
@@ -284,6 +336,7 @@ fn normalise(object: &mut Value) {
     }
 }
 
-fn conflict(key: &Key, why: &str) -> Failure {
-    Failure::new(409, format!("Operation cannot be fulfilled on {} \"{}\": {why}", key.plural, key.name))
+fn conflict(kind: &str, name: &str, why: &str) -> Failure {
+    let message = format!("Operation cannot be fulfilled on {kind} \"{name}\": {why}");
+    Failure::new(409, message).about(kind, name)
 }
