@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod differences;
 pub mod geth;
 pub mod install;
+pub mod ipc;
 pub mod manifest;
 pub mod measure;
 pub mod mesh;

@@ -4,7 +4,8 @@ use crate::cluster::Namespace;
 use crate::pods;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use tokio::process::Command;
+use std::process::Stdio;
+use tokio::process::{Child, Command};
 
 /// A signal that a process cannot refuse.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +58,38 @@ pub async fn kill_and_await_restart(namespace: &Namespace, pod: &str, container:
     .await
 }
 
+/// Joins standard input and output of the process that is returned with a unix socket in a container, whoever may
+/// open it. The Perl that does it is in every Debian.
+///
+/// # Errors
+/// When the container is on no node; that the socket refuses shows as an end of the output.
+pub async fn relay(namespace: &Namespace, pod: &str, container: &str, path: &str) -> Result<Child> {
+    const RELAY: &str = r#"
+        use IO::Socket::UNIX;
+        my $socket = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die "$ARGV[0]: $!\n";
+        if (fork) {
+            syswrite STDOUT, $bytes while sysread $socket, $bytes, 65536;
+        } else {
+            syswrite $socket, $bytes while sysread STDIN, $bytes, 65536;
+            shutdown $socket, 1;
+        }"#;
+    let line = format!("exec perl -e '{RELAY}' /proc/$pid/root{path}");
+    let (_, mut command) = command(namespace, pod, container, &line).await?;
+    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    pipes.kill_on_drop(true).spawn().context("docker, to reach a node of kind")
+}
+
 /// Runs a line of shell on the node of a pod, with `$pid` the container's first process there.
 async fn on_node_of(namespace: &Namespace, pod: &str, container: &str, line: &str) -> Result<String> {
+    let (node, mut command) = command(namespace, pod, container, line).await?;
+    let output = command.output().await.context("docker, to reach a node of kind")?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ensure!(output.status.success(), "on {node}, for {pod}/{container}: {}", text(&output.stderr).trim());
+    Ok(text(&output.stdout))
+}
+
+/// The command that runs a line of shell on the node of a pod, and the node.
+async fn command(namespace: &Namespace, pod: &str, container: &str, line: &str) -> Result<(String, Command)> {
     let found = namespace.api::<Pod>().get(pod).await?;
     let node = found.spec.and_then(|spec| spec.node_name).with_context(|| format!("{pod} is on no node"))?;
     let script = format!(
@@ -66,9 +97,8 @@ async fn on_node_of(namespace: &Namespace, pod: &str, container: &str, line: &st
         pid=$(crictl inspect -o go-template --template '{{{{.info.pid}}}}' "$id")
         {line}"#
     );
-    let arguments = ["exec", &node, "sh", "-euc", &script, "sh", &namespace.name, pod, container];
-    let output = Command::new("docker").args(arguments).output().await.context("docker, to reach a node of kind")?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    ensure!(output.status.success(), "on {node}, for {pod}/{container}: {}", text(&output.stderr).trim());
-    Ok(text(&output.stdout))
+    let mut command = Command::new("docker");
+    command.args(["exec", "-i", &node, "sh", "-euc", &script, "sh", &namespace.name, pod, container]);
+    command.stdin(Stdio::null());
+    Ok((node, command))
 }

@@ -146,6 +146,29 @@ async fn does_a_pair_that_dials_each_other_at_once_lose_35_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn is_a_dial_to_an_old_address_no_collision_with_that_of_the_node_that_moved() {
+    let network = Network::plain(2);
+    let old = format!("enode://{}@10.9.9.9:30303", network.geths[1].key());
+    call(&network.geths[0], "admin_addPeer", json!([old])).await;
+    network.add(1, 0).await;
+    assert!(network.until_links(1).await < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn are_the_requests_of_a_batch_answered_in_order() {
+    let network = Network::plain(1);
+    let mut raw = Raw::connect(&network.geths[0]).await.unwrap();
+    raw.0
+        .write_all(b"[{\"id\":1,\"method\":\"admin_peers\"},{\"id\":\"2\",\"method\":\"nonsense\"}]\n[]\n")
+        .await
+        .unwrap();
+    let both = raw.next().await.unwrap();
+    assert_eq!((&both[0]["id"], &both[0]["result"]), (&json!(1), &json!([])));
+    assert_eq!((&both[1]["id"], &both[1]["error"]["code"]), (&json!("2"), &json!(-32601)));
+    assert_eq!(raw.next().await.unwrap()["error"]["code"], -32600);
+}
+
+#[tokio::test(start_paused = true)]
 async fn does_one_of_two_dials_win_where_collisions_are_switched_off() {
     let network = Network::plain(2);
     network.world.set_collisions(0);

@@ -15,16 +15,17 @@
 //!
 //! `net` holds the habits of Geth's p2p layer that the product's rules answer
 //! to, each with the place in go-ethereum v1.17.5 that it comes from; `rpc` those of
-//! its socket. Everything follows tokio's clock, so `tokio::time::pause` makes 35
+//! its socket, `url` those of node URLs. Everything follows tokio's clock, so `tokio::time::pause` makes 35
 //! seconds pass in no time, and nothing is random.
 //!
 //! Not modelled: discovery, the random choice among static nodes (here they are
 //! dialed in the order in which they were added), protocol versions, throttling of
-//! inbound connections by address, the dropper of random peers, and the curve (a key
-//! of one repeated byte stands for one that is not on it).
+//! inbound connections by address, the dropper of random peers, host names, node records,
+//! and the curve (a key of one repeated byte stands for one that is not on it).
 
 mod net;
 mod rpc;
+mod url;
 
 use std::fs;
 use std::future::Future;
@@ -288,7 +289,10 @@ impl FakeGeth {
     /// Its static nodes, in the order in which they were added.
     #[must_use]
     pub fn statics(&self) -> Vec<String> {
-        let enode = |(key, address): &(String, SocketAddr)| format!("enode://{key}@{address}");
+        let enode = |(key, address): &(String, Option<SocketAddr>)| match address {
+            Some(address) => format!("enode://{key}@{address}"),
+            None => format!("enode://{key}"),
+        };
         self.world.look(|net| net.nodes[self.index].statics.iter().map(enode).collect())
     }
 

@@ -34,8 +34,9 @@ pub(super) struct Node {
     pub(super) calls: Vec<Call>,
     /// Where peer events of this run go.
     pub(super) subscribers: Vec<mpsc::UnboundedSender<Value>>,
-    /// Key and address, the address being the one it was added with first.
-    pub(super) statics: Vec<(String, SocketAddr)>,
+    /// Key and address, the address being the one it was added with first; without one
+    /// it is never dialed.
+    pub(super) statics: Vec<(String, Option<SocketAddr>)>,
     pub(super) trusted: BTreeSet<String>,
     /// When the last `admin_addPeer` that takes time is done.
     adding_until: Option<Instant>,
@@ -44,10 +45,18 @@ pub(super) struct Node {
     run: u64,
     /// Until when a key is not dialed again.
     history: BTreeMap<String, Instant>,
-    /// Dials under way, and whether each is lost already.
-    dialing: BTreeMap<String, bool>,
+    /// Dials under way, by key.
+    dialing: BTreeMap<String, Dial>,
     /// The link to each peer.
     peers: BTreeMap<String, u64>,
+}
+
+/// A dial under way.
+#[derive(Debug)]
+struct Dial {
+    address: SocketAddr,
+    /// Whether it has lost against a dial from the other side.
+    lost: bool,
 }
 
 /// A connection, seen from above.
@@ -109,6 +118,10 @@ impl Node {
         self.adding_until = Some(at);
         at
     }
+
+    fn listens_at(&self, address: SocketAddr) -> bool {
+        self.running && self.config.p2p && SocketAddr::new(self.config.ip, self.config.port) == address
+    }
 }
 
 impl Net {
@@ -154,7 +167,7 @@ impl Net {
 
     /// A key that is in the set already stays as it is, with its old address
     /// (`p2p/dial.go:314-320`).
-    pub(super) fn add_static(&mut self, now: Instant, node: usize, key: String, address: SocketAddr) {
+    pub(super) fn add_static(&mut self, now: Instant, node: usize, key: String, address: Option<SocketAddr>) {
         let statics = &mut self.nodes[node].statics;
         if statics.iter().all(|(known, _)| *known != key) {
             statics.push((key, address));
@@ -230,8 +243,8 @@ impl Net {
         {
             match first.remove() {
                 Event::DialEnds { node, run, key, address } if self.nodes[node].run == run => {
-                    let lost = self.nodes[node].dialing.remove(&key).unwrap_or(true);
-                    if !lost {
+                    let dial = self.nodes[node].dialing.remove(&key);
+                    if dial.is_some_and(|dial| !dial.lost) {
                         self.connect(now, node, &key, address);
                     }
                     self.dial(now, node);
@@ -254,13 +267,14 @@ impl Net {
         loop {
             let free = self.free_dials(index);
             let node = &self.nodes[index];
-            let candidate = node.statics.iter().find(|(key, _)| {
-                *key != node.config.key
+            let candidate = node.statics.iter().find_map(|(key, address)| {
+                let may = *key != node.config.key
                     && !node.dialing.contains_key(key)
                     && !node.peers.contains_key(key)
-                    && node.history.get(key).is_none_or(|&until| until <= now)
+                    && node.history.get(key).is_none_or(|&until| until <= now);
+                Some((key.clone(), (*address).filter(|_| may)?))
             });
-            let Some((key, address)) = candidate.filter(|_| free > 0 && node.running).cloned() else {
+            let Some((key, address)) = candidate.filter(|_| free > 0 && node.running) else {
                 return;
             };
             let run = node.run;
@@ -268,7 +282,7 @@ impl Net {
             let pod = self.nodes.iter().any(|node| node.config.ip == address.ip());
             let takes = if pod { self.latency } else { DIAL_TIMEOUT };
             self.nodes[index].history.insert(key.clone(), now + DIAL_HISTORY);
-            self.nodes[index].dialing.insert(key.clone(), false);
+            self.nodes[index].dialing.insert(key.clone(), Dial { address, lost: false });
             self.later(now + DIAL_HISTORY, Event::HistoryEnds { node: index, run });
             self.later(now + takes, Event::DialEnds { node: index, run, key, address });
         }
@@ -283,10 +297,7 @@ impl Net {
 
     /// A dial has reached its address.
     fn connect(&mut self, now: Instant, from: usize, key: &str, address: SocketAddr) {
-        let listens = |node: &Node| {
-            node.running && node.config.p2p && SocketAddr::new(node.config.ip, node.config.port) == address
-        };
-        let Some(to) = self.nodes.iter().position(listens) else { return };
+        let Some(to) = self.nodes.iter().position(|node| node.listens_at(address)) else { return };
         let own = self.nodes[from].config.key.clone();
         // RLPx greets a key, not an address.
         if self.nodes[to].config.key != key || !self.accepts(from, key, false) || !self.accepts(to, &own, true) {
@@ -305,7 +316,9 @@ impl Net {
         if self.collides(from, to, &own) {
             // Each side keeps its own connection and refuses the other's, so both end
             // (`p2p/server.go:756`, DiscAlreadyConnected).
-            self.nodes[to].dialing.insert(own, true);
+            if let Some(dial) = self.nodes[to].dialing.get_mut(&own) {
+                dial.lost = true;
+            }
             self.end(now, link, "already connected");
         } else {
             self.later(now + self.latency, Event::EthGreets { link });
@@ -318,7 +331,9 @@ impl Net {
 
     /// Whether the other side is dialing back just now, and this time both lose.
     fn collides(&mut self, from: usize, to: usize, own: &str) -> bool {
-        let dials_back = self.nodes[to].dialing.get(own) == Some(&false);
+        // A dial to where it is not, such as its old address, meets nobody.
+        let meets = |dial: &Dial| !dial.lost && self.nodes[from].listens_at(dial.address);
+        let dials_back = self.nodes[to].dialing.get(own).is_some_and(meets);
         let times = self.collided.entry([from.min(to), from.max(to)]).or_default();
         let collides = dials_back && *times < self.collisions;
         *times += u32::from(collides);
@@ -334,25 +349,35 @@ impl Net {
         (room || node.trusted.contains(key)) && !node.peers.contains_key(key) && node.config.key != key
     }
 
-    /// `eth` compares network and genesis, and a stranger is dropped.
+    /// `eth` compares network and genesis (`eth/protocols/eth/handshake.go:71`), and a
+    /// stranger is dropped.
     fn greet(&mut self, now: Instant, id: u64) {
         let Some(link) = self.links.get(&id) else { return };
-        let [one, other] = [&link.dialer, &link.listener].map(|end| &self.nodes[end.node].config);
-        if one.network_id != other.network_id {
-            let error = format!("network ID mismatch: {} (!= {})", other.network_id, one.network_id);
-            self.end(now, id, &error);
-        } else if one.genesis != other.genesis {
-            let error = format!("genesis mismatch: {} (!= {})", other.genesis, one.genesis);
-            self.end(now, id, &error);
-        } else if let Some(link) = self.links.get_mut(&id) {
-            link.up = true;
-        }
+        let [dialer, listener] = [&link.dialer, &link.listener].map(|end| &self.nodes[end.node].config);
+        let bare = |config: &Config| config.genesis.trim_start_matches("0x").to_owned();
+        let error = if dialer.network_id != listener.network_id {
+            format!("network ID mismatch: {} (!= {})", listener.network_id, dialer.network_id)
+        } else if dialer.genesis != listener.genesis {
+            format!("genesis mismatch: {} (!= {})", bare(listener), bare(dialer))
+        } else {
+            if let Some(link) = self.links.get_mut(&id) {
+                link.up = true;
+            }
+            return;
+        };
+        // Both notice, and the first to say so leaves the other with this; here the dialer is.
+        self.end_with(now, id, [&error, "subprotocol error"]);
     }
 
     /// Ends a connection at every end that still has it.
     fn end(&mut self, now: Instant, id: u64, error: &str) {
+        self.end_with(now, id, [error; 2]);
+    }
+
+    /// As [`Self::end`], with what the dialer and what the listener learns of it.
+    fn end_with(&mut self, now: Instant, id: u64, errors: [&str; 2]) {
         let Some(Link { dialer, listener, .. }) = self.links.remove(&id) else { return };
-        for (end, other) in [(&dialer, &listener), (&listener, &dialer)] {
+        for ((end, other), error) in [(&dialer, &listener), (&listener, &dialer)].into_iter().zip(errors) {
             let peers = &mut self.nodes[end.node].peers;
             if peers.get(&other.key) == Some(&id) {
                 peers.remove(&other.key);

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::net::{Node, id};
+use super::url;
 use super::{Call, Nat, Quirks, World};
 
 /// How it calls itself.
@@ -62,7 +63,8 @@ impl Client {
             };
             let Ok(request) = serde_json::from_str::<Value>(&line) else {
                 // Geth says so and hangs up (`rpc/server.go`).
-                let error = failure(-32700, "invalid character looking for beginning of value");
+                let first = line.trim_start().chars().next().unwrap_or_default();
+                let error = failure(-32700, &format!("invalid character '{first}' looking for beginning of value"));
                 let _ = writer.write_all(&bytes(&answer(&Value::Null, Err(error)))).await;
                 return;
             };
@@ -71,31 +73,33 @@ impl Client {
         }
     }
 
-    async fn answer(self, request: Value, answers: mpsc::UnboundedSender<Vec<u8>>) {
-        let (id, params) = (request["id"].clone(), request["params"].clone());
-        let method = request["method"].as_str().unwrap_or_default().to_owned();
-        let (quirks, instead) = self.change(|node, at| {
-            node.calls.push(Call { method: method.clone(), params: params.clone(), at });
-            (node.quirks.clone(), node.quirks.instead.take())
-        });
-        if quirks.mute {
-            return;
+    /// Answers a request, or those of a batch one after another.
+    async fn answer(self, message: Value, answers: mpsc::UnboundedSender<Vec<u8>>) {
+        let Value::Array(batch) = message else { return self.answer_one(message, answers).await };
+        let mut all = Vec::new();
+        for request in &batch {
+            if let Some(outcome) = self.outcome(request).await {
+                all.push(answer(&request["id"], outcome));
+            }
         }
-        let outcome = match quirks.lacks.contains(&method.as_str()) {
-            true => Err(unknown(&method)),
-            false => self.perform(&method, &params, &quirks).await,
+        let line = match batch.as_slice() {
+            [] => answer(&Value::Null, Err(failure(-32600, "empty batch"))),
+            _ if all.is_empty() => return,
+            _ => Value::Array(all),
         };
-        if quirks.answers_after > Duration::ZERO {
-            sleep(quirks.answers_after).await;
-        }
+        let _ = answers.send(bytes(&line));
+    }
+
+    async fn answer_one(self, request: Value, answers: mpsc::UnboundedSender<Vec<u8>>) {
+        let Some(outcome) = self.outcome(&request).await else { return };
         let mut events = None;
-        if method == "admin_subscribe" && outcome.is_ok() {
+        if request["method"] == "admin_subscribe" && outcome.is_ok() {
             let (sender, receiver) = mpsc::unbounded_channel();
             self.change(|node, _| node.subscribers.push(sender));
             events = Some((outcome.clone().unwrap_or_default(), receiver));
         }
-        let line = instead.map_or_else(
-            || bytes(&answer(&id, outcome)),
+        let line = self.change(|node, _| node.quirks.instead.take()).map_or_else(
+            || bytes(&answer(&request["id"], outcome)),
             |mut line| {
                 line.push(b'\n');
                 line
@@ -109,6 +113,29 @@ impl Client {
             let note = json!({ "jsonrpc": "2.0", "method": "admin_subscription", "params": params });
             let _ = answers.send(bytes(&note));
         }
+    }
+
+    /// Carries a request out, and says what came of it, if it is to be answered at all.
+    async fn outcome(&self, request: &Value) -> Option<Result<Value, Value>> {
+        let params = &request["params"];
+        let Some(method) = request["method"].as_str().filter(|method| !method.is_empty()) else {
+            return Some(Err(failure(-32600, "invalid request")));
+        };
+        let quirks = self.change(|node, at| {
+            node.calls.push(Call { method: method.to_owned(), params: params.clone(), at });
+            node.quirks.clone()
+        });
+        if quirks.mute {
+            return None;
+        }
+        let outcome = match quirks.lacks.contains(&method) {
+            true => Err(unknown(method)),
+            false => self.perform(method, params, &quirks).await,
+        };
+        if quirks.answers_after > Duration::ZERO {
+            sleep(quirks.answers_after).await;
+        }
+        Some(outcome)
     }
 
     async fn perform(&self, method: &str, params: &Value, quirks: &Quirks) -> Result<Value, Value> {
@@ -184,24 +211,18 @@ fn unknown(method: &str) -> Value {
     failure(-32601, &format!("the method {method} does not exist/is not available"))
 }
 
-/// Takes an enode apart as `p2p/enode/urlv4.go` does, host names left out.
-fn enode(params: &Value) -> Result<(String, SocketAddr), Value> {
-    let Some(url) = params[0].as_str() else {
-        return Err(failure(-32602, "missing value for required argument 0"));
+/// The node that the first parameter names.
+fn enode(params: &Value) -> Result<(String, Option<SocketAddr>), Value> {
+    let found = match &params[0] {
+        Value::String(url) => return url::parse(url).map_err(|why| failure(-32000, &format!("invalid enode: {why}"))),
+        Value::Null => return Err(failure(-32602, "missing value for required argument 0")),
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     };
-    let invalid = |why: &str| failure(-32000, &format!("invalid enode: {why}"));
-    let rest =
-        url.strip_prefix("enode://").ok_or_else(|| invalid("missing 'enr:' prefix for base64-encoded record"))?;
-    let (key, address) = rest.split_once('@').ok_or_else(|| invalid("does not contain node ID"))?;
-    if key.len() != 128 || !key.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return Err(invalid("invalid public key (wrong length, want 128 hex chars)"));
-    }
-    if key.as_bytes().chunks(2).all(|byte| byte == &key.as_bytes()[..2]) {
-        return Err(invalid("invalid public key (invalid secp256k1 public key)"));
-    }
-    let address = address.split('?').next().unwrap_or_default();
-    let address = address.parse().map_err(|_| invalid("invalid port"))?;
-    Ok((key.to_ascii_lowercase(), address))
+    let why = format!("invalid argument 0: json: cannot unmarshal {found} into Go value of type string");
+    Err(failure(-32602, &why))
 }
 
 /// The answer to `admin_nodeInfo` (`p2p/server.go:1022`).
