@@ -37,6 +37,7 @@ unit: ## the tests that need no cluster
 	$(cargo_test) --lib --bins $(addprefix --test ,$(sort $(unit_tests))) && $(cargo_test) --doc
 
 e2e: install ## the tests on the kind cluster
+	@e2e/cluster/load-geth $(cluster) geth-clique
 	@PATH="$$($(tools)):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && export E2E_CONTEXT=kind-$(cluster) && set -a && . target/images.env && set +a && \
 	$(cargo_test) $(addprefix --test ,$(sort $(e2e_tests)))
 
@@ -47,7 +48,7 @@ lint: ## cargo fmt and clippy, shellcheck, helm lint
 	PATH="$$($(tools) helm):$$PATH" && helm lint --strict chart
 
 cluster: ## a kind cluster with Geth's image on its nodes; made, started again, or left as it is
-	@e2e/cluster/cluster-up $(cluster) 3 >/dev/null && e2e/cluster/load $(cluster)
+	@e2e/cluster/cluster-up $(cluster) 3 >/dev/null && e2e/cluster/load-geth $(cluster)
 
 images: cluster ## both images, built and brought onto the cluster
 	@e2e/images

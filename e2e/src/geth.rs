@@ -51,6 +51,18 @@ pub async fn ask(namespace: &Namespace, pod: &Pod) -> Result<Geth> {
     Ok(Geth { uid: pod.uid().unwrap_or_default(), ip: pods::ip(pod)?.to_owned(), pod: name, key, links })
 }
 
+/// Calls a method of the Geth in a pod.
+///
+/// # Errors
+/// When it does not answer, or with an error.
+pub async fn call(namespace: &Namespace, pod: &str, method: &str, params: Value) -> Result<Value> {
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    let text = pods::request(namespace, pod, HTTP_PORT, "", Some(serde_json::to_vec(&call)?)).await?;
+    let mut answer: Value = serde_json::from_str(&text).with_context(|| format!("{pod} answered {text:?}"))?;
+    let result = answer.get_mut("result").with_context(|| format!("{method} of {pod}: {text}"))?;
+    Ok(result.take())
+}
+
 /// A peer, if it counts: before the handshake `protocols.eth` is the string `handshake` (eth/peer.go).
 fn link(peer: &Value) -> Option<(String, [String; 2])> {
     peer.pointer("/protocols/eth").filter(|eth| eth.is_object())?;

@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 /// The image of Geth that the cluster was loaded with.
 pub const GETH_IMAGE: &str = "ethereum/client-go:v1.17.5";
 
+/// The last Geth that seals blocks of a Clique network by itself; it speaks eth/68, which [`GETH_IMAGE`] does not.
+pub const CLIQUE_IMAGE: &str = "ethereum/client-go:v1.13.15";
+
 /// The name of the ConfigMap that holds `genesis.json`.
 pub const GENESIS: &str = "genesis";
 
