@@ -261,7 +261,8 @@ fn network(eth: &Value) -> Option<Network> {
     hash.then_some(Network { id, genesis })
 }
 
-fn node_info(answer: &Value) -> Option<NodeInfo> {
+/// Reads the answer to `admin_nodeInfo`; `None` if it names no node.
+pub fn node_info(answer: &Value) -> Option<NodeInfo> {
     Some(NodeInfo {
         key: key_of(text(answer, "/enode"))?,
         client: text(answer, "/name").to_owned(),
@@ -271,7 +272,8 @@ fn node_info(answer: &Value) -> Option<NodeInfo> {
     })
 }
 
-fn peers(answer: &Value) -> Option<Vec<Peer>> {
+/// Reads the answer to `admin_peers`, without those that have no readable key; `None` if it is no list.
+pub fn peers(answer: &Value) -> Option<Vec<Peer>> {
     // A list that is empty may be null: Geth is written in Go.
     match answer {
         Value::Null => Some(Vec::new()),
@@ -298,7 +300,8 @@ fn peer(answer: &Value) -> Option<Peer> {
     })
 }
 
-fn peer_event(event: &Value) -> Option<PeerEvent> {
+/// Reads a notification of `peerEvents`; `None` if it is of something else than a connection.
+pub fn peer_event(event: &Value) -> Option<PeerEvent> {
     let kind = match text(event, "/type") {
         "add" => PeerEventKind::Add,
         "drop" => PeerEventKind::Drop,

@@ -129,8 +129,8 @@ pub enum CloseReason {
     /// Reading or writing failed.
     #[error("the connection to Geth broke: {0}")]
     Io(Arc<io::Error>),
-    /// A line longer than [`super::ipc::MAX_LINE`] bytes.
-    #[error("Geth sent more than {} MiB in one line: is it really Geth that listens on this socket?", super::ipc::MAX_LINE >> 20)]
+    /// A line longer than [`super::frames::MAX_LINE`] bytes.
+    #[error("Geth sent more than {} MiB in one line: is it really Geth that listens on this socket?", super::frames::MAX_LINE >> 20)]
     TooLong,
     /// A line that is no JSON-RPC message.
     #[error("what listens on the socket does not speak JSON-RPC: is it really Geth?")]

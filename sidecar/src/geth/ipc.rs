@@ -6,15 +6,13 @@
 //! nobody waiting and is dropped. Many calls may be in flight, and Geth answers
 //! them in any order.
 //!
-//! Geth ends every message with a newline and puts none inside (`rpc/json.go`,
-//! v1.17.5), and so does reth.
+//! How bytes become messages is [`super::frames`]' part.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -22,10 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::error::{CallError, CloseReason, ConnectError, Facts, RpcError};
-
-/// Longest line accepted, in bytes. Geth's largest answer here is `admin_peers`,
-/// about 1.5 KB a peer; this is thousands of peers, and still bounded.
-pub const MAX_LINE: usize = 16 << 20;
+use super::frames::{Decoder, Message};
 
 /// Bytes that may wait to be written before callers have to wait too: a Geth that
 /// stops reading must not fill this process' memory.
@@ -162,24 +157,6 @@ struct Pending {
     reply: oneshot::Sender<Result<Value, RpcError>>,
 }
 
-/// What Geth sends: an answer (`id`) or a notification (`method`).
-#[derive(Debug, Deserialize)]
-struct Message {
-    #[serde(default)]
-    id: Value,
-    #[serde(default)]
-    result: Value,
-    error: Option<RpcError>,
-    params: Option<Notification>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Notification {
-    subscription: Value,
-    #[serde(default)]
-    result: Value,
-}
-
 /// The task's state, apart from the socket.
 #[derive(Debug, Default)]
 struct Actor {
@@ -188,7 +165,7 @@ struct Actor {
     /// By the subscription ID, which is a text or a number, as the client likes.
     subscribers: HashMap<String, mpsc::Sender<Value>>,
     unsent: Vec<u8>,
-    lines: Lines,
+    received: Decoder,
 }
 
 impl Actor {
@@ -202,9 +179,9 @@ impl Actor {
         let ended = loop {
             // Every branch is cancel safe: a branch that loses has done nothing.
             tokio::select! {
-                read = reader.read_buf(self.lines.space()) => match read {
+                read = reader.read_buf(self.received.space()) => match read {
                     Ok(0) => break CloseReason::Eof,
-                    Ok(_) => if let Err(reason) = self.take_lines() { break reason },
+                    Ok(_) => if let Err(reason) = self.take_all() { break reason },
                     Err(error) => break CloseReason::Io(Arc::new(error)),
                 },
                 written = writer.write(&self.unsent), if !self.unsent.is_empty() => match written {
@@ -236,107 +213,41 @@ impl Actor {
         self.pending.insert(self.last_id, Pending { subscriber, reply });
     }
 
-    fn take_lines(&mut self) -> Result<(), CloseReason> {
-        while let Some(line) = self.lines.next()? {
-            let message = serde_json::from_slice(&line).map_err(|_| CloseReason::Garbage)?;
+    fn take_all(&mut self) -> Result<(), CloseReason> {
+        while let Some(message) = self.received.next_message()? {
             self.take(message);
         }
         Ok(())
     }
 
     fn take(&mut self, message: Message) {
-        let Message { id, result, error, params } = message;
-        if let Some(Notification { subscription, result }) = params {
-            let name = subscription.to_string();
-            if let Some(subscriber) = self.subscribers.get(&name)
-                && let Err(mpsc::error::TrySendError::Closed(_)) = subscriber.try_send(result)
-            {
-                self.subscribers.remove(&name);
+        match message {
+            Message::Notification { subscription, result } => {
+                if let Some(subscriber) = self.subscribers.get(&subscription)
+                    && let Err(mpsc::error::TrySendError::Closed(_)) = subscriber.try_send(result)
+                {
+                    self.subscribers.remove(&subscription);
+                }
             }
-            return;
+            Message::Answer { id, outcome } => {
+                // An unknown ID is an answer that came after its caller had gone.
+                let Some(Pending { subscriber, reply }) = id.and_then(|id| self.pending.remove(&id)) else {
+                    return;
+                };
+                if let (Some(subscriber), Ok(subscription)) = (subscriber, &outcome) {
+                    // Before the next line is looked at: it may be the first notification.
+                    self.subscribers.insert(subscription.to_string(), subscriber);
+                }
+                // Fails only when the caller has gone, which is its right.
+                drop(reply.send(outcome));
+            }
         }
-        // An unknown ID is an answer that came after its caller had gone.
-        let Some(Pending { subscriber, reply }) = id.as_u64().and_then(|id| self.pending.remove(&id)) else {
-            return;
-        };
-        if let (Some(subscriber), None) = (subscriber, &error) {
-            // Before the next line is looked at: it may be the first notification.
-            self.subscribers.insert(result.to_string(), subscriber);
-        }
-        // Fails only when the caller has gone, which is its right.
-        drop(reply.send(error.map_or(Ok(result), Err)));
-    }
-}
-
-/// Cuts a stream of bytes into lines of bounded length.
-#[derive(Debug, Default)]
-struct Lines {
-    buffer: Vec<u8>,
-    /// How much of the buffer is known to hold no newline.
-    searched: usize,
-}
-
-impl Lines {
-    /// Room to read into.
-    fn space(&mut self) -> &mut Vec<u8> {
-        self.buffer.reserve(4096);
-        &mut self.buffer
-    }
-
-    /// The next whole line, without its newline.
-    fn next(&mut self) -> Result<Option<Vec<u8>>, CloseReason> {
-        let newline = self.buffer[self.searched..].iter().position(|&byte| byte == b'\n');
-        let end = newline.map_or(self.buffer.len(), |at| self.searched + at);
-        if end > MAX_LINE {
-            return Err(CloseReason::TooLong);
-        }
-        self.searched = end;
-        if newline.is_none() {
-            return Ok(None);
-        }
-        let rest = self.buffer.split_off(end + 1);
-        let mut line = std::mem::replace(&mut self.buffer, rest);
-        line.truncate(end);
-        self.searched = 0;
-        Ok(Some(line))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The lines that come out when `parts` are read one after the other.
-    fn lines(parts: &[&[u8]]) -> Vec<String> {
-        let mut lines = Lines::default();
-        let mut out = Vec::new();
-        for part in parts {
-            lines.space().extend_from_slice(part);
-            while let Some(line) = lines.next().unwrap() {
-                out.push(String::from_utf8(line).unwrap());
-            }
-        }
-        out
-    }
-
-    #[test]
-    fn do_lines_come_out_whole_however_they_are_cut() {
-        assert_eq!(lines(&[b"a\nbc\n", b"d", b"", b"e\n\nf"]), ["a", "bc", "de", ""]);
-        let whole = b"{\"id\":1}\n{\"id\":2}\n".as_slice();
-        for cut in 0..whole.len() {
-            assert_eq!(lines(&[&whole[..cut], &whole[cut..]]), ["{\"id\":1}", "{\"id\":2}"]);
-        }
-    }
-
-    #[test]
-    fn is_a_line_one_byte_too_long_refused_even_before_it_ends() {
-        let mut longest = vec![b'x'; MAX_LINE];
-        longest.push(b'\n');
-        assert_eq!(lines(&[&longest])[0].len(), MAX_LINE);
-        let mut lines = Lines::default();
-        lines.space().extend_from_slice(&[b'x'; MAX_LINE + 1]);
-        assert!(matches!(lines.next(), Err(CloseReason::TooLong)));
-    }
 
     #[test]
     fn are_calls_that_were_given_up_forgotten() {

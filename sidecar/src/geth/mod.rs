@@ -1,8 +1,9 @@
 //! Geth's admin API over its unix socket.
 //!
-//! [`ipc`] owns one connection: framing, ids, deadlines, subscriptions. [`admin`]
-//! owns the meaning: typed calls, and lenient decoding of what any version of Geth
-//! answers. [`error`] says what went wrong and what a user can do about it.
+//! [`frames`] turns bytes into messages. [`ipc`] owns one connection: ids, deadlines,
+//! subscriptions. [`admin`] owns the meaning: typed calls, and lenient decoding of
+//! what any version of Geth answers. [`error`] says what went wrong and what a user
+//! can do about it.
 //!
 //! A connection is never revived. Geth forgets every peer it was told of when it
 //! restarts, so whoever sees [`ipc::Connection::closed`] must connect anew and
@@ -11,6 +12,7 @@
 
 pub mod admin;
 pub mod error;
+pub mod frames;
 pub mod ipc;
 
 pub use admin::{Admin, Eth, Listen, Network, NodeInfo, Peer, PeerEvent, PeerEventKind, PeerEvents};
