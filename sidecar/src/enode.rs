@@ -30,7 +30,8 @@ pub enum EnodeError {
     /// The address is no IP address with a port.
     #[error("{0:?} is no IP address with a port")]
     Address(String),
-    /// An address or port that nobody can dial: unspecified, multicast, or port 0.
+    /// An address or port that nobody can dial: unspecified, multicast, port 0, or with
+    /// a zone (`%1`), which means something on one machine only and nothing to Geth.
     #[error("{0} cannot be dialed")]
     Undialable(SocketAddr),
     /// A query other than `discport=<number>`.
@@ -98,15 +99,18 @@ pub struct Enode {
 }
 
 impl Enode {
-    /// The enode of `key` at `address`.
+    /// The enode of `key` at `address`; an IPv4 address in the clothes of IPv6 is taken
+    /// for what it is, as Geth does.
     ///
     /// # Errors
-    /// [`EnodeError::Undialable`] for an unspecified or multicast address, or port 0.
+    /// [`EnodeError::Undialable`].
     pub fn new(key: PublicKey, address: SocketAddr) -> Result<Self, EnodeError> {
-        if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 {
+        let (ip, port) = (address.ip().to_canonical(), address.port());
+        let has_zone = matches!(address, SocketAddr::V6(address) if address.scope_id() != 0);
+        if ip.is_unspecified() || ip.is_multicast() || has_zone || port == 0 {
             return Err(EnodeError::Undialable(address));
         }
-        Ok(Self { key, address })
+        Ok(Self { key, address: SocketAddr::new(ip, port) })
     }
 }
 
@@ -171,6 +175,7 @@ mod tests {
             (format!("enode://{}@10.9.8.7:30303?discport=0", key("ab")), Some("10.9.8.7:30303")),
             (format!("enode://{}@[fd00::5]:30303?discport=30301", key("ab")), Some("[fd00::5]:30303")),
             (format!("enode://{}@10.9.8.7:30303", key("AB")), Some("10.9.8.7:30303")),
+            (format!("enode://{}@[::ffff:10.9.8.7]:30303", key("ab")), Some("10.9.8.7:30303")),
         ] {
             let enode: Enode = text.parse().unwrap();
             let expected = canonical.map_or(text, |address| format!("enode://{}@{address}", key("ab")));
@@ -192,6 +197,8 @@ mod tests {
             (format!("enode://{ok}@10.0.0.1"), EnodeError::Address("10.0.0.1".into())),
             (format!("enode://{ok}@10.0.0.1:99999"), EnodeError::Address("10.0.0.1:99999".into())),
             (format!("enode://{ok}@0.0.0.0:30303"), EnodeError::Undialable("0.0.0.0:30303".parse().unwrap())),
+            (format!("enode://{ok}@[::ffff:0.0.0.0]:1"), EnodeError::Undialable("[::ffff:0.0.0.0]:1".parse().unwrap())),
+            (format!("enode://{ok}@[fe80::1%2]:1"), EnodeError::Undialable("[fe80::1%2]:1".parse().unwrap())),
             (format!("enode://{ok}@10.0.0.1:0"), EnodeError::Undialable("10.0.0.1:0".parse().unwrap())),
             (format!("enode://{ok}@10.0.0.1:1?x=1"), EnodeError::Query("x=1".into())),
             (format!("enode://{ok}@10.0.0.1:1?discport=0&x=1"), EnodeError::Query("discport=0&x=1".into())),
