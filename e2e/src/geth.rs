@@ -26,6 +26,8 @@ pub struct Geth {
     pub ip: String,
     /// Its public key, the 128 hexadecimal digits of its enode.
     pub key: String,
+    /// What its own log and others' call it: the Keccak-256 of the public key.
+    pub id: String,
     /// Its peers by public key, as far as the `eth` handshake is done, each with the two ends of its connection:
     /// another pair means that the link was down in between.
     pub links: BTreeMap<String, [String; 2]>,
@@ -37,18 +39,27 @@ pub struct Geth {
 /// When it does not answer, or not as Geth does.
 pub async fn ask(namespace: &Namespace, pod: &Pod) -> Result<Geth> {
     let name = pod.name_any();
-    let calls = json!([
-        {"jsonrpc": "2.0", "id": 1, "method": "admin_nodeInfo"},
-        {"jsonrpc": "2.0", "id": 2, "method": "admin_peers"},
-    ]);
-    let answer = pods::request(namespace, &name, HTTP_PORT, "", Some(serde_json::to_vec(&calls)?)).await?;
-    let answers: Value = serde_json::from_str(&answer).with_context(|| format!("{name} answered {answer:?}"))?;
+    let answers = call(namespace, &name, &[("admin_nodeInfo", json!([])), ("admin_peers", json!([]))]).await?;
     let key =
-        public_key(answers.pointer("/0/result/enode")).with_context(|| format!("nodeInfo of {name}: {answer}"))?;
+        public_key(answers.pointer("/0/result/enode")).with_context(|| format!("nodeInfo of {name}: {answers}"))?;
+    let id = answers.pointer("/0/result/id").and_then(Value::as_str).unwrap_or_default().to_owned();
     let peers = answers.pointer("/1/result").and_then(Value::as_array);
-    let peers = peers.with_context(|| format!("peers of {name}: {answer}"))?;
+    let peers = peers.with_context(|| format!("peers of {name}: {answers}"))?;
     let links = peers.iter().filter_map(link).collect();
-    Ok(Geth { uid: pod.uid().unwrap_or_default(), ip: pods::ip(pod)?.to_owned(), pod: name, key, links })
+    Ok(Geth { uid: pod.uid().unwrap_or_default(), ip: pods::ip(pod)?.to_owned(), pod: name, key, id, links })
+}
+
+/// Makes calls of the Geth in a pod, in one request; what it answers to each, in their order.
+///
+/// # Errors
+/// When it does not answer, or not in JSON.
+pub async fn call(namespace: &Namespace, pod: &str, calls: &[(&str, Value)]) -> Result<Value> {
+    let calls = calls.iter().enumerate();
+    let calls: Vec<_> = calls
+        .map(|(id, (method, params))| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
+        .collect();
+    let answer = pods::request(namespace, pod, HTTP_PORT, "", Some(serde_json::to_vec(&calls)?)).await?;
+    serde_json::from_str(&answer).with_context(|| format!("{pod} answered {answer:?}"))
 }
 
 /// Calls a method of the Geth in a pod.

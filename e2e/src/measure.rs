@@ -1,7 +1,7 @@
 //! Figures that tests print and never assert: how fast is a question for a quiet machine.
 
 use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Prints a figure, even of a test that succeeds (`eprintln!` would be captured).
 pub fn figure(what: &str, value: impl std::fmt::Display) {
@@ -12,10 +12,4 @@ pub fn figure(what: &str, value: impl std::fmt::Display) {
 /// Prints how long ago `start` was.
 pub fn since(what: &str, start: Instant) {
     figure(what, format_args!("{:.1} s", start.elapsed().as_secs_f64()));
-}
-
-/// The median and the largest.
-pub fn median_and_worst(mut times: Vec<Duration>) -> Option<(Duration, Duration)> {
-    times.sort();
-    Some((*times.get(times.len() / 2)?, *times.last()?))
 }

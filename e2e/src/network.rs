@@ -22,7 +22,10 @@ pub const GENESIS: &str = "genesis";
 const KEYS: &str = "/keys";
 
 /// A small Geth that finds nobody by itself.
-const GETH_ARGS: &[&str] = &["--datadir=/data", "--nodiscover", "--syncmode=full", "--cache=64", "--maxpeers=25"];
+const GETH_ARGS: &[&str] = &["--datadir=/data", "--nodiscover", "--syncmode=full", "--cache=64"];
+
+/// How many peers a Geth of a network accepts, unless the network says another number.
+const MAX_PEERS: usize = 25;
 
 /// A StatefulSet of Geths that are members of one private network.
 #[derive(Clone, Debug)]
@@ -31,13 +34,25 @@ pub struct Network {
     replicas: usize,
     labels: Value,
     annotations: Value,
+    max_peers: usize,
+    args: Vec<String>,
+    env: Vec<Value>,
     kept_keys: bool,
 }
 
 impl Network {
     /// As many Geths, called `geth-0` and so on, that nobody has asked to peer.
     pub fn of(replicas: usize) -> Self {
-        Self { name: "geth", replicas, labels: json!({}), annotations: json!({}), kept_keys: false }
+        Self {
+            name: "geth",
+            replicas,
+            labels: json!({}),
+            annotations: json!({}),
+            max_peers: MAX_PEERS,
+            args: vec![],
+            env: vec![],
+            kept_keys: false,
+        }
     }
 
     /// Under another name than `geth`, so that there is room for several in a namespace.
@@ -58,6 +73,27 @@ impl Network {
     #[must_use]
     pub fn with_annotation(mut self, key: &str, value: &str) -> Self {
         self.annotations[key] = value.into();
+        self
+    }
+
+    /// With Geths that accept so many peers.
+    #[must_use]
+    pub fn with_max_peers(mut self, max_peers: usize) -> Self {
+        self.max_peers = max_peers;
+        self
+    }
+
+    /// With another argument for Geth.
+    #[must_use]
+    pub fn with_arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// With another variable in Geth's environment.
+    #[must_use]
+    pub fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.env.push(json!({"name": name, "value": value}));
         self
     }
 
@@ -117,15 +153,21 @@ impl Network {
             "name": "geth",
             "image": GETH_IMAGE,
             "args": ([GETH_ARGS, HTTP_ARGS].concat()),
+            "env": self.env,
             "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
             "volumeMounts": [{"name": "data", "mountPath": "/data"}],
         });
+        push(&mut geth["args"], json!(format!("--maxpeers={}", self.max_peers)));
+        for arg in &self.args {
+            push(&mut geth["args"], json!(arg));
+        }
         let mut volumes = json!([
             {"name": "data", "emptyDir": {}},
             {"name": "genesis", "configMap": {"name": GENESIS}},
         ]);
         if self.kept_keys {
-            geth["env"] = json!([{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
+            let pod_name = json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
+            push(&mut geth["env"], pod_name);
             push(&mut geth["args"], json!(format!("--nodekey={KEYS}/$(POD_NAME)")));
             push(&mut geth["volumeMounts"], json!({"name": "keys", "mountPath": KEYS}));
             push(&mut volumes, json!({"name": "keys", "secret": {"secretName": self.name}}));

@@ -82,10 +82,15 @@ pub async fn relay(namespace: &Namespace, pod: &str, container: &str, path: &str
 /// Runs a line of shell on the node of a pod, with `$pid` the container's first process there.
 async fn on_node_of(namespace: &Namespace, pod: &str, container: &str, line: &str) -> Result<String> {
     let (node, mut command) = command(namespace, pod, container, line).await?;
-    let output = command.output().await.context("docker, to reach a node of kind")?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    ensure!(output.status.success(), "on {node}, for {pod}/{container}: {}", text(&output.stderr).trim());
-    Ok(text(&output.stdout))
+    text_of(&node, &mut command).await.with_context(|| format!("for {pod}/{container}"))
+}
+
+/// Runs a script of the shell on a node.
+///
+/// # Errors
+/// When it fails, or the engine is out of reach.
+pub async fn shell(node: &str, script: &str, arguments: &[&str]) -> Result<String> {
+    text_of(node, on(node, script).args(arguments)).await
 }
 
 /// The command that runs a line of shell on the node of a pod, and the node.
@@ -97,8 +102,21 @@ async fn command(namespace: &Namespace, pod: &str, container: &str, line: &str) 
         pid=$(crictl inspect -o go-template --template '{{{{.info.pid}}}}' "$id")
         {line}"#
     );
-    let mut command = Command::new("docker");
-    command.args(["exec", "-i", &node, "sh", "-euc", &script, "sh", &namespace.name, pod, container]);
-    command.stdin(Stdio::null());
+    let mut command = on(&node, &script);
+    command.args([&namespace.name, pod, container]);
     Ok((node, command))
+}
+
+/// A script of the shell on a node; its arguments are still to be added.
+fn on(node: &str, script: &str) -> Command {
+    let mut command = Command::new("docker");
+    command.args(["exec", "-i", node, "sh", "-euc", script, "sh"]).stdin(Stdio::null());
+    command
+}
+
+async fn text_of(node: &str, command: &mut Command) -> Result<String> {
+    let output = command.output().await.context("docker, to reach a node of kind")?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ensure!(output.status.success(), "on {node}: {}", text(&output.stderr).trim());
+    Ok(text(&output.stdout))
 }

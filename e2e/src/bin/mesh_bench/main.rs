@@ -1,0 +1,47 @@
+//! Measures networks of real Geths on the cluster: `mesh_bench [RUNS [SIZE...]]`, by default 5 runs of 5, 10, 20 and 33.
+//!
+//! Prints a table: how long it takes from the Geths answering to the full mesh, beside the time that the bare calls take
+//! in the same minutes on the same machine ([`runs`] says what is measured, [`moments`] how, and the table's caption
+//! both). On the way, as figures: each run, and what a network costs at rest.
+
+mod at_rest;
+mod moments;
+mod runs;
+mod table;
+
+use anyhow::{Context, Result};
+use e2e::measure::figure;
+use std::io::Write;
+
+/// The size of the network of which a pod is restarted.
+const RESTARTED: usize = 5;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let mut arguments =
+        std::env::args().skip(1).map(|argument| argument.parse().with_context(|| format!("not a number: {argument}")));
+    let runs = arguments.next().transpose()?.unwrap_or(5);
+    let sizes: Vec<usize> = arguments.collect::<Result<_>>()?;
+    let sizes = if sizes.is_empty() { vec![5, 10, 20, 33] } else { sizes };
+    let mut rows: Vec<(usize, table::Row)> = vec![];
+    for size in sizes {
+        let mut row = table::Row::default();
+        for run in 1..=runs {
+            let told = |what: &str, time: runs::Time| {
+                let seconds = time.map_or("never".into(), |time| format!("{:.2} s", time.as_secs_f64()));
+                figure(&format!("{size} Geths, run {run} of {runs}, {what}"), seconds);
+                time
+            };
+            row.natural.push(told("natural", runs::natural(size, run == runs).await?));
+            row.bare.push(told("bare", runs::bare(size).await?));
+            row.at_once.push(told("all at once", runs::at_once(size).await?));
+        }
+        rows.push((size, row));
+        // So that an hour's work is not lost if a later run fails.
+        std::io::stderr().write_all(table::of(&rows).as_bytes())?;
+    }
+    let restarts = runs::restarts(RESTARTED, runs).await?;
+    let table = table::of(&rows) + &table::of_restarts(RESTARTED, &restarts);
+    std::io::stdout().write_all(table.as_bytes())?;
+    Ok(())
+}
