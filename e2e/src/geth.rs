@@ -39,7 +39,7 @@ pub struct Geth {
 /// When it does not answer, or not as Geth does.
 pub async fn ask(namespace: &Namespace, pod: &Pod) -> Result<Geth> {
     let name = pod.name_any();
-    let answers = call(namespace, &name, &[("admin_nodeInfo", json!([])), ("admin_peers", json!([]))]).await?;
+    let answers = batch(namespace, &name, &[("admin_nodeInfo", json!([])), ("admin_peers", json!([]))]).await?;
     let key =
         public_key(answers.pointer("/0/result/enode")).with_context(|| format!("nodeInfo of {name}: {answers}"))?;
     let id = answers.pointer("/0/result/id").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -53,7 +53,7 @@ pub async fn ask(namespace: &Namespace, pod: &Pod) -> Result<Geth> {
 ///
 /// # Errors
 /// When it does not answer, or not in JSON.
-pub async fn call(namespace: &Namespace, pod: &str, calls: &[(&str, Value)]) -> Result<Value> {
+pub async fn batch(namespace: &Namespace, pod: &str, calls: &[(&str, Value)]) -> Result<Value> {
     let calls = calls.iter().enumerate();
     let calls: Vec<_> = calls
         .map(|(id, (method, params))| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
@@ -67,11 +67,9 @@ pub async fn call(namespace: &Namespace, pod: &str, calls: &[(&str, Value)]) -> 
 /// # Errors
 /// When it does not answer, or with an error.
 pub async fn call(namespace: &Namespace, pod: &str, method: &str, params: Value) -> Result<Value> {
-    let call = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-    let text = pods::request(namespace, pod, HTTP_PORT, "", Some(serde_json::to_vec(&call)?)).await?;
-    let mut answer: Value = serde_json::from_str(&text).with_context(|| format!("{pod} answered {text:?}"))?;
-    let result = answer.get_mut("result").with_context(|| format!("{method} of {pod}: {text}"))?;
-    Ok(result.take())
+    let mut answers = batch(namespace, pod, &[(method, params)]).await?;
+    let result = answers.pointer_mut("/0/result").map(Value::take);
+    result.with_context(|| format!("{method} of {pod}: {answers}"))
 }
 
 /// A peer, if it counts: before the handshake `protocols.eth` is the string `handshake` (eth/peer.go).

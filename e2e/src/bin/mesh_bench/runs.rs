@@ -117,7 +117,7 @@ pub(crate) async fn bare(size: usize) -> Result<Time> {
         };
         let batches: Vec<_> = geths.iter().enumerate().map(|(at, geth)| (&geth.pod, calls(at))).collect();
         let first = Timestamp::now();
-        try_join_all(batches.iter().map(|(pod, calls)| geth::call(namespace, pod, calls))).await?;
+        try_join_all(batches.iter().map(|(pod, calls)| geth::batch(namespace, pod, calls))).await?;
         let called = Timestamp::now();
         let Some(geths) = full(namespace, &network, size).await? else { return Ok(None) };
         let time = between(first, full_mesh(&geths, &diaries(namespace, &geths).await?)?);
@@ -205,7 +205,7 @@ async fn all_answering(namespace: &Namespace, network: &Network, size: usize) ->
     for pod in pods::exactly(namespace, &network.selector(), size).await? {
         let pod = pod.name_any();
         wait::until(&format!("the Geth of {pod} answers"), start(size), async || {
-            geth::call(namespace, &pod, &[("net_version", json!([]))]).await
+            geth::batch(namespace, &pod, &[("net_version", json!([]))]).await
         })
         .await?;
     }
@@ -229,7 +229,7 @@ async fn full(namespace: &Namespace, network: &Network, size: usize) -> Result<O
         for pod in pods::exactly(namespace, &selector, size).await? {
             let pod = pod.name_any();
             wait::until(&format!("{pod} has all its peers"), NEVER, async || {
-                let answer = geth::call(namespace, &pod, &[("net_peerCount", json!([]))]).await?;
+                let answer = geth::batch(namespace, &pod, &[("net_peerCount", json!([]))]).await?;
                 let expected = format!("{:#x}", size - 1);
                 ensure!(answer[0]["result"] == *expected, "{answer} is not {expected}");
                 Ok(())
