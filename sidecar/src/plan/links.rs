@@ -16,8 +16,9 @@ use crate::registry::entry::Entry;
 /// enough for a registry that was deleted to be whole again, shorter than a pod needs
 /// to come back.
 const GRACE: Duration = Duration::from_secs(1);
-/// Slots are freed one at a time, no faster than this: the others have to see it.
-const FREE_EVERY: Duration = Duration::from_secs(1);
+/// After slots were freed, no others are for so long: the others have to see it, and
+/// Geth to dial.
+const FREE_EVERY: Duration = Duration::from_millis(300);
 
 /// All links of this Geth.
 #[derive(Debug, Default)]
@@ -115,7 +116,7 @@ impl Links {
         self.restarted &= !scene.wanted.iter().all(|node| scene.peer(&node.entry.enode.key).is_some_and(is_up));
         let patience = if self.restarted { Patience::AFTER_RESTART } else { Patience::USUAL };
         let mut slots = scene.free_slots(&self.memory);
-        let mut starved = false;
+        let mut starved = 0;
         for node in scene.wanted {
             let enode = node.entry.enode;
             let listed = if self.fresh { Static::Absent } else { Static::Unknown };
@@ -136,7 +137,7 @@ impl Links {
                     slots = slots.saturating_sub(1);
                 }
                 Dial::At(time) => plan.wake_at(time),
-                Dial::NoSlot => starved = true,
+                Dial::NoSlot => starved += 1,
                 Dial::Leave => {}
             }
             if !memory.trusted {
@@ -144,24 +145,28 @@ impl Links {
             }
             memory.order(enode.key, calls, plan);
         }
-        if starved && scene.now.elapsed < self.free_at {
+        if starved > 0 && scene.now.elapsed < self.free_at {
             plan.wake_at(self.free_at);
-        } else if starved {
-            self.free_slot(scene, plan);
+        } else if starved > 0 {
+            self.free_slots(scene, starved, plan);
         }
     }
 
-    /// Hangs up on one node that this Geth dialed though it is in the other's share: the
-    /// other side dials it again, and a slot is free for a link that has nobody else.
-    fn free_slot(&mut self, scene: &Scene<'_>, plan: &mut Plan) {
+    /// Hangs up on up to `count` nodes that this Geth dialed though they are in the others'
+    /// shares: those sides dial again, and slots are free for links that have nobody else.
+    fn free_slots(&mut self, scene: &Scene<'_>, mut count: usize, plan: &mut Plan) {
         for node in scene.wanted.iter().filter(|node| !scene.is_share(node.entry)) {
+            if count == 0 {
+                return;
+            }
             let enode = node.entry.enode;
             let Some(memory) = self.memory.get_mut(&enode.key) else { continue };
             let dialed = scene.peer(&enode.key).is_some_and(|peer| is_up(peer) && !peer.inbound);
             if dialed && matches!(memory.listed, Static::At(_)) && !memory.busy {
                 self.free_at = scene.now.elapsed + FREE_EVERY;
                 plan.wake_at(self.free_at);
-                return memory.hang_up(enode, plan);
+                memory.hang_up(enode, plan);
+                count -= 1;
             }
         }
     }

@@ -26,8 +26,13 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// The longest that a link waits for the ring to hold still.
 const SETTLE_AT_MOST: Duration = Duration::from_millis(500);
 /// How long a link may be missing for want of dial slots before one is freed: longer
-/// than the other side needs to step in.
-const FREE_SLOT: Duration = Duration::from_secs(5);
+/// than a dial takes that has one.
+const FREE_SLOT: Duration = Duration::from_millis(500);
+/// The same for a link that was up: its node may just be restarting, and then dials by itself.
+const FREE_SLOT_AFTER_LOSS: Duration = Duration::from_secs(5);
+/// What Geth says of a connection that the other side was told to end
+/// (`DiscRequested`, p2p/peer_error.go, v1.17.5): its sidecar needed the slot.
+const HUNG_UP: &str = "disconnect requested";
 /// How long to wait before calls that failed are made again.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
@@ -75,6 +80,8 @@ pub(super) struct Memory {
     /// Address and start of the run of Geth that the rest of this was seen of.
     run: Option<(SocketAddr, Timestamp)>,
     down: Option<Down>,
+    /// Whether the link to this run was ever up.
+    was_up: bool,
     /// When Geth was last told to dial it.
     told_at: Option<Duration>,
     /// This side hung up to free a dial slot: the other side dials now.
@@ -97,6 +104,7 @@ impl Memory {
             trusted: false,
             run: None,
             down: None,
+            was_up: false,
             told_at: None,
             yielded: false,
             unwanted_since: None,
@@ -143,12 +151,16 @@ impl Memory {
         let run = Some((entry.enode.address, entry.since));
         if self.run != run {
             // It moved or was restarted: what was seen of it before no longer counts.
-            (self.run, self.down, self.yielded) = (run, None, false);
+            (self.run, self.down, self.was_up, self.yielded) = (run, None, false, false);
             (self.failures, self.failure, self.retry_at) = (0, None, Duration::ZERO);
             self.dropped = None;
         }
         if scene.peer(&entry.enode.key).is_some_and(is_up) {
-            (self.down, self.yielded, self.dropped) = (None, false, None);
+            // Of a link that stays up, Geth may have told the end before its list of peers shows it.
+            if self.down.take().is_some() || !self.was_up {
+                self.dropped = None;
+            }
+            (self.was_up, self.yielded) = (true, false);
         } else if self.down.is_none() {
             let since = scene.now.elapsed;
             self.down = Some(Down { since, step_in_at: patience.ends(since, rng) });
@@ -161,7 +173,9 @@ impl Memory {
         // A connection that is about to become a link is as little touched as one that is up.
         let (Some(down), None) = (self.down, scene.peer(&entry.enode.key)) else { return Dial::Leave };
         let share = scene.is_share(entry);
-        let starved = if now < down.since + FREE_SLOT { Dial::At(down.since + FREE_SLOT) } else { Dial::NoSlot };
+        let was_lost = self.was_up && self.dropped.as_deref() != Some(HUNG_UP);
+        let free_at = down.since + if was_lost { FREE_SLOT_AFTER_LOSS } else { FREE_SLOT };
+        let starved = if now < free_at { Dial::At(free_at) } else { Dial::NoSlot };
         if self.listed == Static::At(entry.enode.address) {
             // Geth dials, and goes on doing so, as soon as it has a slot.
             return if share && scene.is_full() { starved } else { Dial::Leave };
