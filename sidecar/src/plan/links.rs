@@ -8,7 +8,7 @@ use rand::Rng;
 
 use super::membership::{Link, Wanted, sort};
 use super::memory::{Dial, Memory, Patience, Scene, Static};
-use super::{Call, Failure, LinkState, Now, Own, Plan, Situation, concern, dialer, is_up};
+use super::{Call, Failure, LinkState, Now, Own, Plan, Situation, concern, dialer, is_up, versions};
 use crate::enode::{Enode, PublicKey};
 use crate::registry::entry::Entry;
 
@@ -241,12 +241,14 @@ impl Links {
             ),
             (None, None) => (LinkState::Waiting, format!("{} dials this node and has not arrived yet", node.pod)),
         };
-        match memory.and_then(|memory| memory.dropped.as_ref()) {
-            Some(why) if state != LinkState::Connected => {
-                let reason = format!("{reason}; the last connection ended, in Geth's words: {why}");
-                Link::new(node.pod, Some(enode), state, reason)
-            }
-            _ => Link::new(node.pod, Some(enode), state, reason),
+        if state == LinkState::Connected {
+            return Link::new(node.pod, Some(enode), state, reason);
         }
+        let reason = versions::apart(&scene.own.client, &node.entry.client).unwrap_or(reason);
+        let reason = match memory.and_then(|memory| memory.dropped.as_ref()) {
+            Some(why) => format!("{reason}; the last connection ended, in Geth's words: {why}"),
+            None => reason,
+        };
+        Link::new(node.pod, Some(enode), state, reason)
     }
 }

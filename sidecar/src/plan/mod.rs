@@ -12,6 +12,7 @@ mod links;
 mod membership;
 mod memory;
 mod records;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -267,3 +267,14 @@ fn does_a_node_that_comes_back_have_its_turn_to_dial_again() {
     assert_eq!(calls(&bench.pass(SECOND * 5 / 2).act()), [], "less than three seconds since it came back");
     assert_eq!(calls(&bench.pass(SECOND * 2).act()), [Call::Add(at(2))]);
 }
+
+#[test]
+fn are_two_geths_without_a_common_eth_protocol_told_so() {
+    let mut bench = Bench::new();
+    bench.own = Own::Ready(Entry { client: "Geth/v1.17.5-stable/linux".into(), ..entry(1, 1000) });
+    let old = Entry { client: "Geth/v1.13.15-stable/linux".into(), ..entry(2, 900) };
+    bench.data.insert("geth-2".into(), old.to_value());
+    assert!(bench.state_of(2).1.contains("no version of the eth protocol in common"));
+    bench.peers = vec![peer(2, Eth::Up, false)];
+    assert!(!bench.state_of(2).1.contains("in common"), "Geth knows better");
+}
