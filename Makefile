@@ -7,7 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test unit e2e lint fuzz bench-mesh cluster images install clean kubeconfig toolpath
+.PHONY: help demo test unit e2e faults lint fuzz bench-mesh cluster images install clean kubeconfig toolpath
 
 cluster := $(or $(GETH_PEERING_CLUSTER),geth-peering)
 tools := e2e/cluster/tools
@@ -40,6 +40,10 @@ e2e: install ## the tests on the kind cluster
 	@e2e/cluster/load-geth $(cluster) geth-clique
 	@PATH="$$($(tools)):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && export E2E_CONTEXT=kind-$(cluster) && set -a && . target/images.env && set +a && \
 	$(cargo_test) $(addprefix --test ,$(sort $(e2e_tests)))
+
+faults: install ## do to networks whatever may happen to them, and time the healing: docs/faults.md (an hour; FAULTS="geth api-silent" chooses)
+	@PATH="$$($(tools)):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && \
+	cargo build --workspace --bin faults && $${CARGO_TARGET_DIR:-target}/debug/faults $(FAULTS)
 
 lint: ## cargo fmt and clippy, shellcheck, helm lint
 	cargo fmt --all --check

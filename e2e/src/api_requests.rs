@@ -12,6 +12,11 @@ type Asked = (String, String);
 pub struct Requests(BTreeMap<Asked, u64>);
 
 impl Requests {
+    /// The counters of an API server that was just started.
+    pub fn none() -> Self {
+        Self(BTreeMap::new())
+    }
+
     /// Reads the counters.
     ///
     /// # Errors

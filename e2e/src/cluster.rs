@@ -32,6 +32,11 @@ const KEEP_VARIABLE: &str = "E2E_KEEP";
 /// The label that tells a test's namespaces from others; its value is the name of the test.
 const TEST_LABEL: &str = "e2e-test";
 
+/// What kind calls the cluster under test.
+pub fn name() -> String {
+    std::env::var(CLUSTER_VARIABLE).unwrap_or_else(|_| "geth-peering".into())
+}
+
 /// A client of the cluster under test.
 ///
 /// It never tries again by itself: kube's own retries hide a 503 for minutes, and [`wait::until`] asks again anyway.
@@ -42,7 +47,7 @@ pub async fn client() -> Result<Client> {
     let hint = "run the tests through `make e2e`, which makes the cluster and sets KUBECONFIG";
     ensure!(std::env::var_os("KUBECONFIG").is_some(), "KUBECONFIG is not set: {hint}");
     let kubeconfig = Kubeconfig::read().with_context(|| format!("no usable KUBECONFIG: {hint}"))?;
-    let cluster = std::env::var(CLUSTER_VARIABLE).unwrap_or_else(|_| "geth-peering".into());
+    let cluster = name();
     let context = kubeconfig.current_context.clone().unwrap_or_default();
     // These tests uninstall the product and kill processes on nodes.
     ensure!(context == format!("kind-{cluster}"), "KUBECONFIG leads to {context:?}, not to kind-{cluster}: {hint}");
@@ -121,12 +126,12 @@ impl Namespace {
 ///
 /// # Errors
 /// Those of the test; and when the product is not installed.
-pub async fn in_namespace(test: impl AsyncFnOnce(&Namespace) -> Result<()>) -> Result<()> {
+pub async fn in_namespace<T>(test: impl AsyncFnOnce(&Namespace) -> Result<T>) -> Result<T> {
     let client = client().await?;
     crate::install::ensure_installed(&client).await?;
     let namespace = Namespace::make(client).await?;
     let outcome = AssertUnwindSafe(test(&namespace)).catch_unwind().await;
-    let failed = !matches!(outcome, Ok(Ok(())));
+    let failed = !matches!(outcome, Ok(Ok(_)));
     if failed {
         eprintln!("{}", report::of(&namespace).await);
     }
@@ -142,9 +147,9 @@ pub async fn in_namespace(test: impl AsyncFnOnce(&Namespace) -> Result<()>) -> R
 ///
 /// # Errors
 /// When they stay.
-pub async fn other_tests_are_gone(namespace: &Namespace) -> Result<()> {
+pub async fn other_tests_are_gone(client: &Client) -> Result<()> {
     let (namespaces, parameters) =
-        (Api::<KubeNamespace>::all(namespace.client.clone()), ListParams::default().labels(TEST_LABEL));
+        (Api::<KubeNamespace>::all(client.clone()), ListParams::default().labels(TEST_LABEL));
     wait::until("other tests' namespaces are gone", wait::PODS, async || {
         let mut going = namespaces.list(&parameters).await?.items;
         going.retain(|found| found.metadata.deletion_timestamp.is_some());

@@ -1,7 +1,7 @@
 //! What a Geth says about itself: its key and its peers.
 
 use crate::cluster::Namespace;
-use crate::pods;
+use crate::{node, pods};
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -24,6 +24,8 @@ pub struct Geth {
     pub uid: String,
     /// The address of that pod.
     pub ip: String,
+    /// The node that it runs on.
+    pub node: String,
     /// Its public key, the 128 hexadecimal digits of its enode.
     pub key: String,
     /// What its own log and others' call it: the Keccak-256 of the public key.
@@ -33,20 +35,48 @@ pub struct Geth {
     pub links: BTreeMap<String, [String; 2]>,
 }
 
-/// Asks the Geth in a pod, in one request.
+/// Asks the Geth in a pod, in one request through the API server.
 ///
 /// # Errors
 /// When it does not answer, or not as Geth does.
 pub async fn ask(namespace: &Namespace, pod: &Pod) -> Result<Geth> {
     let name = pod.name_any();
     let answers = batch(namespace, &name, &[("admin_nodeInfo", json!([])), ("admin_peers", json!([]))]).await?;
-    let key =
-        public_key(answers.pointer("/0/result/enode")).with_context(|| format!("nodeInfo of {name}: {answers}"))?;
-    let id = answers.pointer("/0/result/id").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let peers = answers.pointer("/1/result").and_then(Value::as_array);
-    let peers = peers.with_context(|| format!("peers of {name}: {answers}"))?;
-    let links = peers.iter().filter_map(link).collect();
-    Ok(Geth { uid: pod.uid().unwrap_or_default(), ip: pods::ip(pod)?.to_owned(), pod: name, key, id, links })
+    let told = Told::new(&answers).with_context(|| name.clone())?;
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+    let (uid, ip) = (pod.uid().unwrap_or_default(), pods::ip(pod)?.to_owned());
+    Ok(Geth { uid, ip, node, pod: name, key: told.key, id: told.id, links: told.links })
+}
+
+/// Asks a Geth again, from the node that it runs on, which works without an API server.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn ask_on_node(geth: &Geth) -> Result<Geth> {
+    let calls = requests(&[("admin_nodeInfo", json!([])), ("admin_peers", json!([]))]).to_string();
+    let ask = r#"curl -sfm 5 -H 'content-type: application/json' -d "$1" "http://$2""#;
+    let answer = node::shell(&geth.node, ask, &[&calls, &format!("{}:{HTTP_PORT}", geth.ip)]).await?;
+    let answers = serde_json::from_str(&answer).with_context(|| format!("{} answered {answer:?}", geth.pod))?;
+    let told = Told::new(&answers).with_context(|| geth.pod.clone())?;
+    Ok(Geth { key: told.key, id: told.id, links: told.links, ..geth.clone() })
+}
+
+/// What a Geth tells of itself.
+struct Told {
+    key: String,
+    id: String,
+    links: BTreeMap<String, [String; 2]>,
+}
+
+impl Told {
+    /// From its answers to `admin_nodeInfo` and `admin_peers`.
+    fn new(answers: &Value) -> Result<Self> {
+        let key = public_key(answers.pointer("/0/result/enode")).with_context(|| format!("nodeInfo: {answers}"))?;
+        let id = answers.pointer("/0/result/id").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let peers = answers.pointer("/1/result").and_then(Value::as_array);
+        let links = peers.with_context(|| format!("peers: {answers}"))?.iter().filter_map(link).collect();
+        Ok(Self { key, id, links })
+    }
 }
 
 /// Makes calls of the Geth in a pod, in one request; what it answers to each, in their order.
@@ -54,12 +84,16 @@ pub async fn ask(namespace: &Namespace, pod: &Pod) -> Result<Geth> {
 /// # Errors
 /// When it does not answer, or not in JSON.
 pub async fn batch(namespace: &Namespace, pod: &str, calls: &[(&str, Value)]) -> Result<Value> {
-    let calls = calls.iter().enumerate();
-    let calls: Vec<_> = calls
-        .map(|(id, (method, params))| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
-        .collect();
-    let answer = pods::request(namespace, pod, HTTP_PORT, "", Some(serde_json::to_vec(&calls)?)).await?;
+    let answer = pods::request(namespace, pod, HTTP_PORT, "", Some(serde_json::to_vec(&requests(calls))?)).await?;
     serde_json::from_str(&answer).with_context(|| format!("{pod} answered {answer:?}"))
+}
+
+/// Calls as JSON-RPC has them.
+fn requests(calls: &[(&str, Value)]) -> Value {
+    let calls = calls.iter().enumerate();
+    calls
+        .map(|(id, (method, params))| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
+        .collect()
 }
 
 /// Calls a method of the Geth in a pod.

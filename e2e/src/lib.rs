@@ -7,6 +7,7 @@ pub mod admission;
 pub mod api_requests;
 pub mod cluster;
 pub mod differences;
+pub mod faults;
 pub mod geth;
 pub mod install;
 pub mod ipc;

@@ -3,7 +3,7 @@
 use crate::cluster::Namespace;
 use crate::geth::{self, Geth};
 use crate::{pods, registry, wait};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use futures::future::{join_all, try_join_all};
 use serde_json::Value;
 use std::fmt::Write;
@@ -35,19 +35,21 @@ pub async fn full(namespace: &Namespace, selector: &str, expected: usize) -> Res
 /// As [`full`].
 pub async fn full_within(namespace: &Namespace, selector: &str, expected: usize, limit: Duration) -> Result<Vec<Geth>> {
     let what = format!("all {expected} Geths of {selector} are peered");
-    let outcome = wait::until(&what, limit, async || {
-        let geths = ask(namespace, selector, expected).await?;
-        let links: usize = geths.iter().map(|geth| links_within(geth, &geths)).sum();
-        if links != expected * expected.saturating_sub(1) {
-            bail!("links are missing:\n{}", matrix(&geths));
-        }
-        Ok(geths)
-    })
-    .await;
-    match outcome {
+    match wait::until(&what, limit, async || is_full(namespace, selector, expected).await).await {
         Ok(geths) => Ok(geths),
         Err(error) => Err(error.context(statuses(namespace, selector).await)),
     }
+}
+
+/// The Geths, if there are exactly `expected` and they are a full mesh at this moment.
+///
+/// # Errors
+/// When they are not: with the matrix of links.
+pub async fn is_full(namespace: &Namespace, selector: &str, expected: usize) -> Result<Vec<Geth>> {
+    let geths = ask(namespace, selector, expected).await?;
+    let links: usize = geths.iter().map(|geth| links_within(geth, &geths)).sum();
+    ensure!(links == expected * expected.saturating_sub(1), "links are missing:\n{}", matrix(&geths));
+    Ok(geths)
 }
 
 /// As [`full`], and the registry holds exactly these Geths.
@@ -92,7 +94,7 @@ pub async fn status(namespace: &Namespace, pod: &str) -> Result<Value> {
 }
 
 /// What the sidecars say, one line each.
-async fn statuses(namespace: &Namespace, selector: &str) -> String {
+pub async fn statuses(namespace: &Namespace, selector: &str) -> String {
     let pods = match pods::live(namespace, selector).await {
         Ok(pods) => pods,
         Err(error) => return error.to_string(),

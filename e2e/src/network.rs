@@ -38,6 +38,7 @@ pub struct Network {
     args: Vec<String>,
     env: Vec<Value>,
     kept_keys: bool,
+    template_patch: Value,
 }
 
 impl Network {
@@ -52,6 +53,7 @@ impl Network {
             args: vec![],
             env: vec![],
             kept_keys: false,
+            template_patch: json!([]),
         }
     }
 
@@ -104,6 +106,18 @@ impl Network {
         self
     }
 
+    /// With a JSON Patch of the pod template, for whatever else a test needs.
+    #[must_use]
+    pub fn with_template_patch(mut self, patch: Value) -> Self {
+        self.template_patch = patch;
+        self
+    }
+
+    /// How many Geths there are in the beginning.
+    pub fn size(&self) -> usize {
+        self.replicas
+    }
+
     /// Selects the pods of this network.
     pub fn selector(&self) -> String {
         format!("app={}", self.name)
@@ -120,7 +134,10 @@ impl Network {
         if self.kept_keys {
             namespace.create::<Secret>(self.node_keys()).await?;
         }
-        namespace.create::<StatefulSet>(self.stateful_set()).await?;
+        let mut set = self.stateful_set();
+        let patch: json_patch::Patch = serde_json::from_value(self.template_patch.clone())?;
+        json_patch::patch(&mut set["spec"]["template"], &patch)?;
+        namespace.create::<StatefulSet>(set).await?;
         Ok(())
     }
 
@@ -138,6 +155,15 @@ impl Network {
     /// When the API server refuses.
     pub async fn annotate(&self, namespace: &Namespace, key: &str, value: &str) -> Result<()> {
         self.patch(namespace, json!({"metadata": {"annotations": {key: value}}})).await
+    }
+
+    /// Replaces all pods one after the other, as `kubectl rollout restart` does.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn restart(&self, namespace: &Namespace) -> Result<()> {
+        let annotations = json!({"restartedAt": jiff::Timestamp::now().to_string()});
+        self.patch(namespace, json!({"spec": {"template": {"metadata": {"annotations": annotations}}}})).await
     }
 
     async fn patch(&self, namespace: &Namespace, patch: Value) -> Result<()> {

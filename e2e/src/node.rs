@@ -7,13 +7,17 @@ use k8s_openapi::api::core::v1::Pod;
 use std::process::Stdio;
 use tokio::process::{Child, Command};
 
-/// A signal that a process cannot refuse.
+/// A signal.
 #[derive(Clone, Copy, Debug)]
 pub enum Signal {
     /// It is gone at once.
     Kill,
+    /// It is asked to end.
+    Terminate,
     /// It stands still, deaf to everything but SIGKILL.
     Stop,
+    /// It goes on after it was stopped.
+    Continue,
 }
 
 /// Sends a signal to the first process of a container. From inside the pod that would do nothing: it is PID 1 of
@@ -24,9 +28,11 @@ pub enum Signal {
 pub async fn signal(namespace: &Namespace, pod: &str, container: &str, signal: Signal) -> Result<()> {
     let signal = match signal {
         Signal::Kill => "KILL",
+        Signal::Terminate => "TERM",
         Signal::Stop => "STOP",
+        Signal::Continue => "CONT",
     };
-    on_node_of(namespace, pod, container, &format!("kill -{signal} $pid")).await?;
+    beside(namespace, pod, container, &format!("kill -{signal} $pid")).await?;
     Ok(())
 }
 
@@ -35,7 +41,7 @@ pub async fn signal(namespace: &Namespace, pod: &str, container: &str, signal: S
 /// # Errors
 /// As [`signal`].
 pub async fn resident_kib(namespace: &Namespace, pod: &str, container: &str) -> Result<u64> {
-    let text = on_node_of(namespace, pod, container, "awk '$1 == \"VmRSS:\" { print $2 }' /proc/$pid/status").await?;
+    let text = beside(namespace, pod, container, "awk '$1 == \"VmRSS:\" { print $2 }' /proc/$pid/status").await?;
     text.trim().parse().with_context(|| format!("VmRSS of {pod}/{container} is {text:?}"))
 }
 
@@ -44,13 +50,21 @@ pub async fn resident_kib(namespace: &Namespace, pod: &str, container: &str) -> 
 /// # Errors
 /// When it is not started again.
 pub async fn kill_and_await_restart(namespace: &Namespace, pod: &str, container: &str) -> Result<()> {
+    and_await_restart(namespace, pod, container, "kill -KILL $pid").await
+}
+
+/// As [`beside`], and waits until kubelet has started the container anew.
+///
+/// # Errors
+/// When it is not started again.
+pub async fn and_await_restart(namespace: &Namespace, pod: &str, container: &str, line: &str) -> Result<()> {
     let restarts = async || -> Result<i32> {
         let found = namespace.api::<Pod>().get(pod).await?;
         let status = pods::container_statuses(&found).find(|status| status.name == container);
         Ok(status.with_context(|| format!("{pod} has no container {container}"))?.restart_count)
     };
     let before = restarts().await?;
-    signal(namespace, pod, container, Signal::Kill).await?;
+    beside(namespace, pod, container, line).await?;
     crate::wait::until(&format!("{container} of {pod} runs again"), crate::wait::PODS, async || {
         ensure!(restarts().await? > before, "not restarted yet");
         Ok(())
@@ -79,8 +93,11 @@ pub async fn relay(namespace: &Namespace, pod: &str, container: &str, path: &str
     pipes.kill_on_drop(true).spawn().context("docker, to reach a node of kind")
 }
 
-/// Runs a line of shell on the node of a pod, with `$pid` the container's first process there.
-async fn on_node_of(namespace: &Namespace, pod: &str, container: &str, line: &str) -> Result<String> {
+/// Runs a line of shell on the node of a pod, with `$pid` a container's first process there and `$id` the container.
+///
+/// # Errors
+/// When the container does not run, the line fails, or the engine is out of reach.
+pub async fn beside(namespace: &Namespace, pod: &str, container: &str, line: &str) -> Result<String> {
     let (node, mut command) = command(namespace, pod, container, line).await?;
     text_of(&node, &mut command).await.with_context(|| format!("for {pod}/{container}"))
 }
@@ -114,9 +131,17 @@ fn on(node: &str, script: &str) -> Command {
     command
 }
 
-async fn text_of(node: &str, command: &mut Command) -> Result<String> {
+/// Runs a command of the engine and returns what it prints.
+///
+/// # Errors
+/// When it fails.
+pub async fn engine(arguments: &[&str]) -> Result<String> {
+    text_of("docker", Command::new("docker").args(arguments)).await
+}
+
+async fn text_of(place: &str, command: &mut Command) -> Result<String> {
     let output = command.output().await.context("docker, to reach a node of kind")?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    ensure!(output.status.success(), "on {node}: {}", text(&output.stderr).trim());
+    ensure!(output.status.success(), "on {place}: {}", text(&output.stderr).trim());
     Ok(text(&output.stdout))
 }

@@ -36,25 +36,30 @@ pub async fn entries(namespace: &Namespace) -> Result<BTreeMap<String, Entry>> {
     Ok(data.into_iter().filter_map(|(pod, text)| Some((pod, serde_json::from_str(&text).ok()?))).collect())
 }
 
-/// Waits until the registry tells of exactly these Geths, with the keys, addresses and pods that they have now.
+/// Whether the registry tells of exactly these Geths, with the keys, addresses and pods that they have now.
 ///
 /// # Errors
-/// When it does not in time; the difference is told.
+/// When it does not; the difference is told.
+pub async fn is_exactly(namespace: &Namespace, geths: &[Geth]) -> Result<()> {
+    let entries = entries(namespace).await?;
+    let dead: Vec<_> = entries.keys().filter(|pod| geths.iter().all(|geth| geth.pod != **pod)).collect();
+    ensure!(dead.is_empty(), "the registry tells of {dead:?}, which are gone");
+    for geth in geths {
+        let entry = entries.get(&geth.pod).with_context(|| format!("the registry does not tell of {}", geth.pod))?;
+        let key = public_key(Some(&entry.enode.clone().into()))?;
+        let address = entry.enode.rsplit('@').next().and_then(|address| address.strip_suffix(":30303"));
+        ensure!(key == geth.key, "the registry has another key for {}: {}", geth.pod, entry.enode);
+        ensure!(address == Some(&geth.ip), "{} is at {}, not {}", geth.pod, geth.ip, entry.enode);
+        ensure!(entry.pod_uid == geth.uid, "the entry of {} is that of its predecessor", geth.pod);
+    }
+    Ok(())
+}
+
+/// Waits until [`is_exactly`] is so.
+///
+/// # Errors
+/// When it is not in time.
 pub async fn holds_exactly(namespace: &Namespace, geths: &[Geth]) -> Result<()> {
-    wait::until("the registry holds exactly the Geths that live", wait::SOON, async || {
-        let entries = entries(namespace).await?;
-        let dead: Vec<_> = entries.keys().filter(|pod| geths.iter().all(|geth| geth.pod != **pod)).collect();
-        ensure!(dead.is_empty(), "the registry tells of {dead:?}, which are gone");
-        for geth in geths {
-            let entry =
-                entries.get(&geth.pod).with_context(|| format!("the registry does not tell of {}", geth.pod))?;
-            let key = public_key(Some(&entry.enode.clone().into()))?;
-            let address = entry.enode.rsplit('@').next().and_then(|address| address.strip_suffix(":30303"));
-            ensure!(key == geth.key, "the registry has another key for {}: {}", geth.pod, entry.enode);
-            ensure!(address == Some(&geth.ip), "{} is at {}, not {}", geth.pod, geth.ip, entry.enode);
-            ensure!(entry.pod_uid == geth.uid, "the entry of {} is that of its predecessor", geth.pod);
-        }
-        Ok(())
-    })
-    .await
+    let what = "the registry holds exactly the Geths that live";
+    wait::until(what, wait::SOON, async || is_exactly(namespace, geths).await).await
 }

@@ -20,7 +20,7 @@ async fn does_a_stable_network_neither_write_nor_poll_its_configmap() -> Result<
         let network = Network::of(3).labelled();
         network.create(namespace).await?;
         mesh::full_and_registered(namespace, &network.selector(), 3).await?;
-        cluster::other_tests_are_gone(namespace).await?;
+        cluster::other_tests_are_gone(&namespace.client).await?;
         let mut heard = Ok(());
         for _ in 0..WINDOWS {
             heard = is_silent(namespace).await;

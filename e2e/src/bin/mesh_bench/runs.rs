@@ -185,7 +185,7 @@ pub(crate) async fn restarts(size: usize, runs: usize) -> Result<Vec<(Time, Time
 async fn measure(network: &Network, size: usize, run: impl AsyncFnOnce(&Namespace) -> Result<Time>) -> Result<Time> {
     let mut time = None;
     in_namespace(async |namespace| {
-        if let Err(error) = other_tests_are_gone(namespace).await {
+        if let Err(error) = other_tests_are_gone(&namespace.client).await {
             figure("others are at work on this cluster", error);
         }
         network.create(namespace).await?;
