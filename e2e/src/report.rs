@@ -10,6 +10,9 @@ use std::fmt::Write;
 /// How many lines of each log are shown.
 const LINES: i64 = 40;
 
+/// How many characters of each value of the registry are shown.
+const VALUE: usize = 600;
+
 /// Pods with the states of their containers, events, the registry, and the ends of all logs.
 pub async fn of(namespace: &Namespace) -> String {
     let mut text = format!("==== namespace {} ====\n", namespace.name);
@@ -46,7 +49,8 @@ pub async fn of(namespace: &Namespace) -> String {
     match registry::api(namespace).get_opt(NAME).await {
         Ok(Some(map)) => {
             for (key, value) in map.data.unwrap_or_default() {
-                let _ = writeln!(text, "{key}: {value}");
+                let start: String = value.chars().take(VALUE).collect();
+                let _ = writeln!(text, "{key}: {start}");
             }
         }
         Ok(None) => text.push_str("(none)\n"),

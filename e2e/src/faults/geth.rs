@@ -5,18 +5,14 @@ use super::{Fault, Healed, When};
 use crate::cluster::Namespace;
 use crate::network::Network;
 use crate::node::{self, Signal};
-use crate::{pods, wait};
+use crate::pods;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
-use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// The Geth that suffers.
 const VICTIM: &str = "geth-1";
-
-/// Enough for an idle Geth, and soon used up (bytes in a Kubernetes quantity).
-const LITTLE_MEMORY: &str = "300Mi";
 
 pub(super) fn faults() -> Vec<Fault> {
     vec![
@@ -138,21 +134,24 @@ async fn socket_deleted(namespace: &Namespace) -> Result<Healed> {
 }
 
 async fn out_of_memory(namespace: &Namespace) -> Result<Healed> {
-    let limit =
-        json!([{"op": "add", "path": "/spec/containers/0/resources/limits", "value": {"memory": LITTLE_MEMORY}}]);
-    let scene = Scene::of(namespace, Network::of(3).labelled().with_template_patch(limit)).await?;
+    let scene = Scene::of_three(namespace).await?;
     let start = Instant::now();
-    // Of the processes of the container, the kernel takes the one with the highest score: Geth, not the eater.
-    let eat = "echo 1000 >/proc/$pid/oom_score_adj; crictl exec \"$id\" tail /dev/zero >/dev/null 2>&1 || true";
-    node::and_await_restart(namespace, VICTIM, "geth", eat).await?;
+    node::and_await_restart(namespace, VICTIM, "geth", USE_UP_MEMORY).await?;
     let healed = scene.heals(start, of_pod(VICTIM)).await?;
-    wait::until("kubelet says why Geth ended", wait::SOON, async || {
-        let pod = namespace.api::<Pod>().get(VICTIM).await?;
-        let geth = pods::container_statuses(&pod).find(|status| status.name == "geth").context("no Geth")?;
-        let last = geth.last_state.as_ref().and_then(|state| state.terminated.as_ref()).context("it never ended")?;
-        ensure!(last.exit_code == 137, "Geth ended with {last:?}, not by SIGKILL");
-        Ok(())
-    })
-    .await?;
+    let pod = namespace.api::<Pod>().get(VICTIM).await?;
+    let geth = pods::container_statuses(&pod).find(|status| status.name == "geth").context("no Geth")?;
+    let end = geth.last_state.as_ref().and_then(|state| state.terminated.as_ref()).context("it never ended")?;
+    let reason = end.reason.as_deref().unwrap_or_default();
+    ensure!(reason == "OOMKilled", "Geth ended for another reason: {end:?}");
     Ok(healed)
 }
+
+/// Leaves the container 8 MiB more than it uses (cgroup v1 or v2) and uses them up with another process; of the two,
+/// the kernel then takes the one with the highest score, which is made to be Geth.
+const USE_UP_MEMORY: &str = r#"
+    group=$(sed -n 's|^[0-9]*:memory:|/sys/fs/cgroup/memory|p' /proc/$pid/cgroup)
+    if [ "$group" ]; then limit=$group/memory.limit_in_bytes used=$group/memory.usage_in_bytes
+    else group=$(sed -n 's|^0::|/sys/fs/cgroup|p' /proc/$pid/cgroup) limit=$group/memory.max used=$group/memory.current; fi
+    echo 1000 >/proc/$pid/oom_score_adj
+    echo $(($(cat "$used") + 8388608)) >"$limit"
+    crictl exec "$id" tail /dev/zero >/dev/null 2>&1 || true"#;

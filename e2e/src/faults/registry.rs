@@ -18,8 +18,9 @@ const STRANGER: &str = "geth-9";
 /// What all values of a ConfigMap may hold together (`MaxSecretSize`, pkg/apis/core/types.go of Kubernetes).
 const MIB: usize = 1 << 20;
 
-/// How long a sidecar stands still, less than its probes allow.
-const STAND_STILL: Duration = Duration::from_secs(5);
+/// How long a sidecar stands still: less than its probes allow, and more than the others wait before they let go of a
+/// node that has left the registry.
+const STAND_STILL: Duration = Duration::from_secs(8);
 
 pub(super) fn faults() -> Vec<Fault> {
     vec![
@@ -50,7 +51,7 @@ pub(super) fn faults() -> Vec<Fault> {
         },
         Fault {
             name: "registry-other-key-garbled",
-            done: "the same while the sidecar that owns the entry stands still for 5 s, so that the others have to live with it",
+            done: "the same while the sidecar that owns the entry stands still for 8 s, so that the others have to live with it",
             healed: "counted from when it goes on",
             lasts: None,
             when: When::Quick,
@@ -156,7 +157,7 @@ async fn immutable(namespace: &Namespace) -> Result<Healed> {
 async fn joins_when(scene: Scene<'_>, remove_obstacle: impl AsyncFnOnce() -> Result<()>) -> Result<Healed> {
     scene.network.scale(scene.namespace, 4).await?;
     let what = "that it cannot register";
-    let reason = wait::until(&format!("the sidecar of geth-3 says {what}"), wait::PODS, async || {
+    let reason = wait::until(&format!("the sidecar of geth-3 says {what}"), wait::SOON * 2, async || {
         let status = mesh::status(scene.namespace, "geth-3").await?;
         let reason = status.pointer("/registry/reason").and_then(Value::as_str).unwrap_or_default().to_owned();
         let answered = status.pointer("/geth/state").is_some_and(|state| state == "up");
