@@ -90,8 +90,8 @@ async fn stopped(namespace: &Namespace, lasts: Duration) -> Result<Healed> {
     // What is looked up through the API server has to be known before.
     let victim = scene.geth(VICTIM)?.clone();
     let pid = node::beside(namespace, VICTIM, "geth", "echo $pid").await?;
-    cluster::stop_api_server(&namespace.client).await?;
     let meanwhile = async {
+        cluster::stop_api_server(&namespace.client).await?;
         tokio::time::sleep(lasts / 2).await;
         scene.all_links_stay().await.context("half way")?;
         let killed = Instant::now();
@@ -158,7 +158,8 @@ async fn all_forbidden(namespace: &Namespace, lasts: Duration) -> Result<Healed>
     tokio::time::sleep_until(end.into()).await;
     rights::restore(&namespace.client).await?;
     let healed = scene.heals(Instant::now(), of_pod(VICTIM)).await?;
-    Ok(healed.with_note(format!("said before: {}", reason?["registry"]["reason"])))
+    let said: String = reason?["registry"]["reason"].as_str().unwrap_or_default().chars().take(120).collect();
+    Ok(healed.with_note(format!("said before: \"{said}...\"")))
 }
 
 /// Three Geths whose sidecars reach the API server by a proxy.

@@ -168,8 +168,11 @@ async fn joins_when(scene: Scene<'_>, remove_obstacle: impl AsyncFnOnce() -> Res
     let stay = scene.all_links_stay().await;
     remove_obstacle().await?;
     let (healed, _) = scene.heals_with(4, Instant::now(), none).await?;
-    stay?;
-    Ok(healed.with_note(format!("said before: \"{}\"", reason?)))
+    let but = || format!("healed after {:.1} s, but", healed.after.as_secs_f64());
+    stay.with_context(but)?;
+    let reason = reason.with_context(but)?;
+    let reason: String = reason.chars().take(120).collect();
+    Ok(healed.with_note(format!("said before: \"{reason}\"")))
 }
 
 /// An entry that is the victim's own but for pod, key and host, so that nothing else speaks against it.

@@ -4,7 +4,7 @@ use crate::cluster::Namespace;
 use crate::geth::Geth;
 use crate::network::Network;
 use crate::{mesh, registry, wait};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures::future::try_join_all;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -146,7 +146,7 @@ async fn well_within(namespace: &Namespace, selector: &str, size: usize, limit: 
     let what = format!("{size} Geths are peered and registered, and their sidecars say so");
     match wait::until(&what, limit, async || is_well(namespace, selector, size).await).await {
         Ok(geths) => Ok(geths),
-        Err(error) => Err(error.context(mesh::statuses(namespace, selector).await)),
+        Err(error) => Err(anyhow!("{error:#}\n{}", mesh::statuses(namespace, selector).await)),
     }
 }
 

@@ -25,7 +25,7 @@ impl Row {
         }
         let (after, notes) = match outcome {
             Ok(healed) => (seconds(healed.after), healed.notes.join("; ")),
-            Err(error) => ("**not healed**".into(), first_line(&error.root_cause().to_string())),
+            Err(error) => ("**not healed**".into(), first_line(&format!("{error:#}"))),
         };
         let cells = [format!("`{}`", fault.name), done, after, notes, day.into()].map(|cell| escaped(&cell));
         Self { name: fault.name, line: format!("| {} |\n", cells.join(" | ")) }
