@@ -41,7 +41,7 @@ e2e: install ## the tests on the kind cluster
 	@PATH="$$($(tools)):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && export E2E_CONTEXT=kind-$(cluster) && set -a && . target/images.env && set +a && \
 	$(cargo_test) $(addprefix --test ,$(sort $(e2e_tests)))
 
-faults: install ## do to networks whatever may happen to them, and time the healing: docs/faults.md (an hour; FAULTS="geth api-silent" chooses)
+faults: install ## what may happen to networks, and how long each takes to heal: docs/faults.md (an hour; FAULTS="geth api-silent" chooses)
 	@PATH="$$($(tools)):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && \
 	cargo build --workspace --bin faults && $${CARGO_TARGET_DIR:-target}/debug/faults $(FAULTS)
 
