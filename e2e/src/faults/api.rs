@@ -6,7 +6,7 @@ use super::{Fault, Healed, When, cluster, rights};
 use crate::api_requests::Requests;
 use crate::cluster::Namespace;
 use crate::network::Network;
-use crate::{node, pods, registry, wait};
+use crate::{mesh, node, pods, registry, wait};
 use anyhow::{Context, Result, ensure};
 use http::StatusCode;
 use k8s_openapi::api::authentication::v1::TokenRequest;
@@ -19,6 +19,9 @@ const VICTIM: &str = "geth-1";
 
 /// How long requests are counted after the API server is back.
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// What is a storm: more requests for ConfigMaps in a minute than one a second for each of three sidecars.
+const STORM: u64 = 180;
 
 pub(super) fn faults() -> Vec<Fault> {
     vec![
@@ -113,6 +116,7 @@ async fn stopped(namespace: &Namespace, lasts: Duration) -> Result<Healed> {
     tokio::time::sleep(MINUTE.saturating_sub(start.elapsed())).await;
     // The counters began anew with the API server.
     let storm = of_config_maps(&Requests::so_far(&namespace.client).await?.since(&Requests::none()));
+    ensure!(storm <= STORM, "{storm} requests for ConfigMaps in the first minute after, {calm} in a minute before");
     Ok(healed.with_note(format!("without it the killed Geth was peered after {:.1} s", meanwhile?)).with_note(format!(
         "requests for ConfigMaps in the whole cluster: {calm} in a minute before, {storm} in the first minute after"
     )))
@@ -190,7 +194,10 @@ async fn silent(namespace: &Namespace) -> Result<Healed> {
     proxy.silence();
     let start = Instant::now();
     delete_victim(namespace).await?;
-    scene.heals_within(start, Duration::from_secs(300), of_pod(VICTIM)).await
+    mesh::full(namespace, &scene.network.selector(), 3).await?;
+    let peered = start.elapsed().as_secs_f64();
+    let healed = scene.heals_within(start, Duration::from_secs(300), of_pod(VICTIM)).await?;
+    Ok(healed.with_note(format!("the Geths were a full mesh after {peered:.1} s, as the new one dials")))
 }
 
 async fn delete_victim(namespace: &Namespace) -> Result<()> {
