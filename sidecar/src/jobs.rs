@@ -17,7 +17,7 @@ pub struct Done {
     pub outcome: Outcome,
     /// The registry as a write left it behind.
     pub registry: Option<View>,
-    /// Why a write of the own entry failed.
+    /// Why a write failed.
     pub unwritten: Option<String>,
 }
 
@@ -52,6 +52,12 @@ pub async fn run(action: Action, pod: String, store: Store, admin: Option<Admin>
                 Err(error) => warn!(pod, %error, "cannot remove the entry of a pod that is gone"),
             }
             Done { outcome: Outcome::Evicted { pod }, registry: removed.ok().flatten(), unwritten: None }
+        }
+        Action::WriteList { old, version, value } => {
+            let written = store.write_list(old.as_deref(), version, &value).await;
+            let outcome = Outcome::WroteList { ok: written.is_ok() };
+            let unwritten = written.as_ref().err().map(ToString::to_string);
+            Done { outcome, registry: written.ok(), unwritten }
         }
     })
 }

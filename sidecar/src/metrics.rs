@@ -43,6 +43,7 @@ enum ActionLabel {
     withdraw,
     look,
     evict,
+    write_list,
 }
 
 impl Default for Metrics {
@@ -84,6 +85,7 @@ impl Metrics {
             Action::Withdraw { .. } => count(ActionLabel::withdraw),
             Action::Look { .. } => count(ActionLabel::look),
             Action::Evict { .. } => count(ActionLabel::evict),
+            Action::WriteList { .. } => count(ActionLabel::write_list),
         }
     }
 

@@ -22,7 +22,8 @@ use crate::geth::{Admin, NodeInfo, Peer, PeerEventKind};
 use crate::identity;
 use crate::jobs::{self, Done};
 use crate::metrics::Metrics;
-use crate::plan::{Action, Outcome, Own, Plan, Planner, Situation};
+use crate::plan::{Action, LinkReport, Outcome, Own, Plan, Planner, Situation};
+use crate::registry::list::STATIC_NODES;
 use crate::registry::store::{RegistryEvent, Store};
 use crate::registry::view::View;
 use crate::session::{self, GethEvent};
@@ -103,6 +104,8 @@ struct Reconciler {
     own: Own,
     registry: Option<View>,
     peers: Option<Vec<Peer>>,
+    /// Why the last write of the list of static nodes failed.
+    list_unwritable: Option<String>,
     jobs: JoinSet<(u64, Option<Done>)>,
     /// Counts connections to Geth: what was said on an earlier one no longer counts.
     session: u64,
@@ -133,6 +136,7 @@ impl Reconciler {
             own: Own::Silent,
             registry: None,
             peers: None,
+            list_unwritable: None,
             jobs: JoinSet::new(),
             session: 0,
         }
@@ -283,6 +287,12 @@ impl Reconciler {
         if let Some(view) = done.registry {
             self.advance(view);
         }
+        if matches!(done.outcome, Outcome::WroteList { .. }) && self.list_unwritable != done.unwritten {
+            if let Some(error) = &done.unwritten {
+                warn!("cannot write {STATIC_NODES} in ConfigMap {}: {error}", self.config.configmap);
+            }
+            self.list_unwritable.clone_from(&done.unwritten);
+        }
         if matches!(done.outcome, Outcome::Wrote { .. }) {
             let now = self.clock.now().wall;
             let why =
@@ -310,22 +320,25 @@ impl Reconciler {
             changed
         });
         self.outputs.heartbeat.send_replace(Instant::now());
-        if self.is_ready() {
+        if self.is_ready(plan) {
             self.outputs.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
         }
     }
 
     /// Whether this sidecar has done what a pod's readiness waits for: its Geth is in
     /// the registry, and connected to as many of the others as it was asked to wait for.
-    fn is_ready(&self) -> bool {
+    /// Nodes on lists may be away for long: they count when they are there.
+    fn is_ready(&self, plan: &Plan) -> bool {
         match &self.own {
             Own::Silent => false,
             // It never will be; that is no reason to keep the pod from whatever else it does.
             Own::Unpeerable => true,
             Own::Ready(entry) => {
-                let record = self.registry.as_ref().and_then(|registry| registry.get(&self.config.pod_name));
-                record.is_some_and(|record| record.value == entry.to_value())
-                    && self.status.connected >= self.config.min_peers.min(self.status.wanted)
+                let Some(registry) = &self.registry else { return false };
+                let registered = |link: &&LinkReport| link.state.is_wanted() && registry.get(&link.pod).is_some();
+                let others = plan.links.iter().filter(registered).count();
+                registry.get(&self.config.pod_name).is_some_and(|record| record.value == entry.to_value())
+                    && self.status.connected >= self.config.min_peers.min(others)
             }
         }
     }

@@ -27,7 +27,7 @@ pub struct Status {
     pub connected: usize,
     /// What a person has to act on, in plain words.
     pub concerns: Vec<String>,
-    /// Every other pod in the registry.
+    /// Every other pod in the registry, and every node on its lists.
     pub peers: Vec<PeerStatus>,
 }
 
@@ -135,7 +135,7 @@ impl RegistryStatus {
 /// The link to one other pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PeerStatus {
-    /// The pod's name.
+    /// The pod's name; of a node on a list, the list's name and the node's address.
     pub pod: String,
     /// Its enode, where the registry has one.
     pub enode: Option<String>,
@@ -176,7 +176,7 @@ impl Status {
             }
         }
         for gone in self.peers.iter().filter(|peer| !plan.links.iter().any(|link| link.pod == peer.pod)) {
-            info!(pod = gone.pod, "the pod left the registry");
+            info!(pod = gone.pod, "it left the registry");
         }
         let concerns: Vec<_> = plan.concerns.iter().map(ToString::to_string).collect();
         concerns.iter().filter(|concern| !self.concerns.contains(concern)).for_each(|concern| warn!("{concern}"));

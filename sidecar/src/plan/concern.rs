@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::LinkState;
+use super::listed::Listed;
 use super::membership::{Link, Wanted};
 use super::memory::DEFAULT_MAX_PEERS;
 use crate::registry::entry::Entry;
@@ -14,6 +15,8 @@ pub enum Concern {
     MeshTooLarge {
         /// How many nodes the network has.
         nodes: usize,
+        /// How many of them are outside the cluster.
+        external: usize,
         /// The pod with the smallest `--maxpeers`.
         pod: String,
         /// That number.
@@ -42,10 +45,10 @@ impl Concern {
 impl fmt::Display for Concern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MeshTooLarge { nodes, pod, max_peers } => write!(
+            Self::MeshTooLarge { nodes, external, pod, max_peers } => write!(
                 f,
                 "a full mesh of {nodes} nodes needs --maxpeers {} or more at every Geth, and {pod} has {max_peers}: links will be missing until it is raised",
-                needed(*nodes)
+                needed(*nodes, *external)
             ),
             Self::DuplicateNodeKey { pod } => write!(
                 f,
@@ -62,24 +65,27 @@ impl fmt::Display for Concern {
 /// The `--maxpeers` that a full mesh of `nodes` needs at each of them: on the ring a
 /// node dials up to half of the others, rounded up, and Geth dials a third of its peers
 /// at most, but always one.
-pub fn needed(nodes: usize) -> usize {
+///
+/// Of these nodes `external` are dialed by all the others, and dial none.
+pub fn needed(nodes: usize, external: usize) -> usize {
     let others = nodes.saturating_sub(1);
-    match others.div_ceil(2) {
+    match others.saturating_sub(external).div_ceil(2) + external {
         0 | 1 => others,
         dials => 3 * dials,
     }
 }
 
 /// What the links and entries give reason for concern about.
-pub(super) fn of_mesh(own: &Entry, wanted: &[Wanted<'_>], links: &[Link]) -> Vec<Concern> {
+pub(super) fn of_mesh(own: &Entry, wanted: &[Wanted<'_>], listed: &Listed, links: &[Link]) -> Vec<Concern> {
     let mut concerns = Vec::new();
-    let nodes = wanted.len() + 1;
-    let all = wanted.iter().map(|node| (node.entry, node.pod)).chain([(own, "this pod")]);
+    let (nodes, external) = (wanted.len() + 1, listed.externals());
+    let registered = wanted.iter().filter(|node| listed.origin(&node.entry.enode.key).is_none());
+    let all = registered.map(|node| (node.entry, node.pod)).chain([(own, "this pod")]);
     let smallest = all.map(|(entry, pod)| (entry.max_peers.unwrap_or(DEFAULT_MAX_PEERS), pod)).min();
     if let Some((max_peers, pod)) = smallest
-        && usize::try_from(max_peers).is_ok_and(|max_peers| max_peers < needed(nodes))
+        && usize::try_from(max_peers).is_ok_and(|max_peers| max_peers < needed(nodes, external))
     {
-        concerns.push(Concern::MeshTooLarge { nodes, pod: pod.to_owned(), max_peers });
+        concerns.push(Concern::MeshTooLarge { nodes, external, pod: pod.to_owned(), max_peers });
     }
     let twin =
         |link: &&Link| link.state == LinkState::Duplicate && link.enode.is_some_and(|enode| enode.key == own.enode.key);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng;
 
+use super::listed::Listed;
 use super::membership::{Link, Wanted, sort};
 use super::memory::{Dial, Memory, Patience, Scene, Static};
 use super::{Call, Failure, LinkState, Now, Own, Plan, Situation, concern, dialer, is_up, versions};
@@ -59,33 +60,37 @@ impl Links {
     pub(super) fn plan(
         &mut self,
         situation: &Situation<'_>,
+        listed: &Listed,
         now: Now,
         rng: &mut impl Rng,
         plan: &mut Plan,
     ) -> Vec<Link> {
         let Some(registry) = situation.registry else { return Vec::new() };
         let Own::Ready(own) = situation.own else {
-            return registry
-                .iter()
-                .filter(|(pod, _)| *pod != situation.pod)
-                .map(|(pod, record)| {
-                    let enode = record.entry.as_ref().ok().map(|entry| entry.enode);
-                    Link::new(pod, enode, LinkState::Waiting, "this pod's own Geth cannot be peered now")
-                })
-                .collect();
+            let others = registry.iter().filter(|(pod, _)| *pod != situation.pod).map(|(pod, record)| {
+                let enode = record.entry.as_ref().ok().map(|entry| entry.enode);
+                (pod, enode)
+            });
+            let wait =
+                |(pod, enode)| Link::new(pod, enode, LinkState::Waiting, "this pod's own Geth cannot be peered now");
+            return others.chain(listed.names()).map(wait).chain(listed.unreadable()).collect();
         };
 
         // Until it is asserted anew, the registry still holds the entry of the earlier run.
         let record = registry.get(situation.pod).and_then(|record| record.entry.as_ref().ok());
         self.restarted |= record.is_some_and(|old| old.enode.key == own.enode.key && old.since < own.since);
 
-        let (mut wanted, mut links) = sort(situation, own);
-        plan.concerns.extend(concern::of_mesh(own, &wanted, &links));
-        let ring = self.ring(own, &wanted, now);
+        let (mut wanted, mut links) = sort(situation, own, listed);
+        links.extend(listed.unreadable());
+        plan.concerns.extend(concern::of_mesh(own, &wanted, listed, &links));
+        let ring = self.ring(own, &wanted, listed, now);
         // Geth fills its slots in the order in which it is told: first what nobody else dials.
-        wanted.sort_by_key(|node| !dialer::is_share(own.enode.key, node.entry.enode.key, &ring));
+        wanted.sort_by_key(|node| {
+            let key = node.entry.enode.key;
+            listed.origin(&key).is_none() && !dialer::is_share(own.enode.key, key, &ring)
+        });
         if let Some(peers) = situation.peers {
-            let scene = Scene { own, wanted: &wanted, peers, ring: &ring, ring_since: self.ring_since, now };
+            let scene = Scene { own, wanted: &wanted, listed, peers, ring: &ring, ring_since: self.ring_since, now };
             self.plan_wanted(&scene, rng, plan);
             self.plan_unwanted(&scene, plan);
             links.extend(wanted.iter().map(|node| self.describe(&scene, node)));
@@ -100,8 +105,9 @@ impl Links {
     }
 
     /// The keys of the network in order, after noting whether they changed.
-    fn ring(&mut self, own: &Entry, wanted: &[Wanted<'_>], now: Now) -> Vec<PublicKey> {
-        let mut ring: Vec<_> = wanted.iter().map(|node| node.entry).chain([own]).collect();
+    fn ring(&mut self, own: &Entry, wanted: &[Wanted<'_>], listed: &Listed, now: Now) -> Vec<PublicKey> {
+        let registered = wanted.iter().filter(|node| listed.origin(&node.entry.enode.key).is_none());
+        let mut ring: Vec<_> = registered.map(|node| node.entry).chain([own]).collect();
         ring.sort_by_key(|entry| entry.enode.key);
         let ring: Vec<_> = ring.into_iter().map(|entry| (entry.enode.key, entry.since)).collect();
         if ring != self.ring {
@@ -113,7 +119,8 @@ impl Links {
 
     /// What Geth has to be told of the nodes that shall be its peers.
     fn plan_wanted(&mut self, scene: &Scene<'_>, rng: &mut impl Rng, plan: &mut Plan) {
-        self.restarted &= !scene.wanted.iter().all(|node| scene.peer(&node.entry.enode.key).is_some_and(is_up));
+        let mut registered = scene.wanted.iter().filter(|node| scene.origin(node.entry).is_none());
+        self.restarted &= !registered.all(|node| scene.peer(&node.entry.enode.key).is_some_and(is_up));
         let patience = if self.restarted { Patience::AFTER_RESTART } else { Patience::USUAL };
         let mut slots = scene.free_slots(&self.memory);
         let mut starved = 0;
@@ -175,13 +182,17 @@ impl Links {
     ///
     /// A connection that is up is not touched: its other end lives, and has merely lost
     /// its entry to a registry that was damaged while its sidecar was away. The Geth of
-    /// a pod that leaves on purpose ends its connections itself.
+    /// a pod that leaves on purpose ends its connections itself. An external node does
+    /// not: who takes it from the list wants the connection to end; but a list that is
+    /// missing or cannot be read is an accident.
     fn plan_unwanted(&mut self, scene: &Scene<'_>, plan: &mut Plan) {
         self.memory.retain(|key, memory| {
             if scene.wanted.iter().any(|node| node.entry.enode.key == *key) || memory.busy {
                 return true;
             }
-            if scene.peer(key).is_some() {
+            let connected = scene.peer(key).is_some();
+            let taken_out = memory.external && scene.listed.has_external_list;
+            if connected && !taken_out {
                 memory.unwanted_since = None;
                 return true;
             }
@@ -193,7 +204,7 @@ impl Links {
             // Both calls go by the key alone; the address is not looked at.
             let enode = Enode { key: *key, ..scene.own.enode };
             let mut calls = Vec::new();
-            if memory.listed != Static::Absent {
+            if connected || memory.listed != Static::Absent {
                 calls.push(Call::Remove(enode));
             }
             if memory.trusted {
@@ -209,7 +220,7 @@ impl Links {
         let enode = node.entry.enode;
         let memory = self.memory.get(&enode.key);
         let listed = memory.is_some_and(|memory| matches!(memory.listed, Static::At(_)));
-        let begins = listed || dialer::dials(scene.own, node.entry, scene.ring);
+        let begins = listed || scene.begins(node.entry);
         let failure = memory.and_then(|memory| memory.failure.as_ref());
         let (state, reason) = match (scene.peer(&enode.key), failure) {
             (Some(peer), _) if is_up(peer) && peer.inbound => (LinkState::Connected, "it dialed this node".to_owned()),

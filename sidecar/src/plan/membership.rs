@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::listed::Listed;
 use super::{LinkState, Situation};
 use crate::enode::{Enode, PublicKey};
 use crate::registry::entry::Entry;
@@ -30,7 +31,8 @@ pub(super) struct Wanted<'a> {
 }
 
 /// Sorts the other pods into those that shall be peers, and those that shall not, with the reason.
-pub(super) fn sort<'a>(situation: &Situation<'a>, own: &Entry) -> (Vec<Wanted<'a>>, Vec<Link>) {
+/// The nodes that are `listed` shall be.
+pub(super) fn sort<'a>(situation: &Situation<'a>, own: &Entry, listed: &'a Listed) -> (Vec<Wanted<'a>>, Vec<Link>) {
     let mut wanted: BTreeMap<PublicKey, Wanted<'a>> = BTreeMap::new();
     let mut rest = Vec::new();
     for (pod, record) in situation.registry.into_iter().flat_map(|registry| registry.iter()) {
@@ -65,5 +67,5 @@ pub(super) fn sort<'a>(situation: &Situation<'a>, own: &Entry) -> (Vec<Wanted<'a
             wanted.insert(entry.enode.key, Wanted { pod, entry });
         }
     }
-    (wanted.into_values().collect(), rest)
+    (wanted.into_values().chain(listed.wanted()).collect(), rest)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng;
 
+use super::listed::{Listed, Origin};
 use super::membership::Wanted;
 use super::{Action, Call, Failure, Now, Plan, dialer, is_up, jittered};
 use crate::backoff::Backoff;
@@ -77,6 +78,8 @@ struct Down {
 pub(super) struct Memory {
     pub(super) listed: Static,
     pub(super) trusted: bool,
+    /// It came from the list of external nodes, and Geth was not told to remove it since.
+    pub(super) external: bool,
     /// Address and start of the run of Geth that the rest of this was seen of.
     run: Option<(SocketAddr, Timestamp)>,
     down: Option<Down>,
@@ -102,6 +105,7 @@ impl Memory {
         Self {
             listed,
             trusted: false,
+            external: false,
             run: None,
             down: None,
             was_up: false,
@@ -125,7 +129,7 @@ impl Memory {
                     self.listed = Static::At(enode.address);
                     self.told_at = Some(now.elapsed);
                 }
-                Call::Remove(_) => self.listed = Static::Absent,
+                Call::Remove(_) => (self.listed, self.external) = (Static::Absent, false),
                 Call::Trust(_) => self.trusted = true,
                 Call::Distrust(_) => self.trusted = false,
             }
@@ -148,6 +152,7 @@ impl Memory {
     /// has `patience` before this one does.
     pub(super) fn observe(&mut self, entry: &Entry, scene: &Scene<'_>, patience: Patience, rng: &mut impl Rng) {
         self.unwanted_since = None;
+        self.external = scene.origin(entry) == Some(Origin::External);
         let run = Some((entry.enode.address, entry.since));
         if self.run != run {
             // It moved or was restarted: what was seen of it before no longer counts.
@@ -180,13 +185,13 @@ impl Memory {
             // Geth dials, and goes on doing so, as soon as it has a slot.
             return if share && scene.is_full() { starved } else { Dial::Leave };
         }
-        if dialer::decided_by_ring(scene.own, entry) {
+        if scene.origin(entry).is_none() && dialer::decided_by_ring(scene.own, entry) {
             let settled = (scene.ring_since + SETTLE).min(down.since + SETTLE_AT_MOST);
             if now < settled {
                 return Dial::At(settled);
             }
         }
-        let begins = dialer::dials(scene.own, entry, scene.ring) && !self.yielded;
+        let begins = scene.begins(entry) && !self.yielded;
         if begins && (share || !scene.is_full()) {
             Dial::Now
         } else if now < down.step_in_at {
@@ -249,6 +254,7 @@ pub(super) enum Dial {
 pub(super) struct Scene<'a> {
     pub(super) own: &'a Entry,
     pub(super) wanted: &'a [Wanted<'a>],
+    pub(super) listed: &'a Listed,
     pub(super) peers: &'a [Peer],
     pub(super) ring: &'a [PublicKey],
     /// Since when the ring is as it is.
@@ -261,9 +267,24 @@ impl Scene<'_> {
         self.peers.iter().find(|peer| peer.key == *key)
     }
 
-    /// Whether the link to `entry` is one that this node can always make room for.
+    /// The list that `entry` was made from; `None` if it is a pod's own.
+    pub(super) fn origin(&self, entry: &Entry) -> Option<Origin> {
+        self.listed.origin(&entry.enode.key)
+    }
+
+    /// Whether this node is the first to dial `entry`. Earlier sidecars dial by
+    /// themselves whomever they read of, nodes outside the cluster nobody.
+    pub(super) fn begins(&self, entry: &Entry) -> bool {
+        match self.origin(entry) {
+            Some(origin) => origin == Origin::External,
+            None => dialer::dials(self.own, entry, self.ring),
+        }
+    }
+
+    /// Whether the link to `entry` is one that this node can always make room for. Nobody
+    /// else makes room for a link to a node without a sidecar of this kind.
     pub(super) fn is_share(&self, entry: &Entry) -> bool {
-        dialer::is_share(self.own.enode.key, entry.enode.key, self.ring)
+        self.origin(entry).is_some() || dialer::is_share(self.own.enode.key, entry.enode.key, self.ring)
     }
 
     /// How many peers this Geth dials at most: a third of all, static ones too:

@@ -9,9 +9,12 @@
 pub mod concern;
 pub mod dialer;
 mod links;
+mod listed;
 mod membership;
 mod memory;
+mod pace;
 mod records;
+mod scribe;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -106,6 +109,16 @@ pub enum Action {
         /// The value that was judged.
         value: String,
     },
+    /// Write the list of static nodes, which this sidecar keeps for all, if nobody else has
+    /// meanwhile.
+    WriteList {
+        /// The value that it has now; `None` if there is no list.
+        old: Option<String>,
+        /// The resource version at which there was none.
+        version: Option<u64>,
+        /// What it shall be.
+        value: String,
+    },
 }
 
 /// The state of the link to one other node.
@@ -127,7 +140,7 @@ pub enum LinkState {
     Mismatch,
     /// Another pod has the same node key; Geth can only ever have one of them as a peer.
     Duplicate,
-    /// The registry's value for that pod is no entry.
+    /// The registry's value for that pod is no entry, or the element of a list no node.
     Invalid,
 }
 
@@ -169,7 +182,7 @@ impl LinkState {
 /// A link, as a person wants to see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkReport {
-    /// The other pod.
+    /// The other pod; of a node on a list, the list's name and the node's address.
     pub pod: String,
     /// The other node, where the registry names one.
     pub enode: Option<Enode>,
@@ -186,7 +199,7 @@ pub struct LinkReport {
 pub struct Plan {
     /// What to do now. All actions may run at the same time.
     pub actions: Vec<Action>,
-    /// One for every other pod in the registry, in the order of their names.
+    /// One for every other pod in the registry and every node on its lists, in the order of their names.
     pub links: Vec<LinkReport>,
     /// What a person has to act on.
     pub concerns: Vec<Concern>,
@@ -243,6 +256,11 @@ pub enum Outcome {
         /// The pod's name.
         pod: String,
     },
+    /// [`Action::WriteList`].
+    WroteList {
+        /// Whether the API server took it, or somebody else was faster.
+        ok: bool,
+    },
 }
 
 /// The deciding part of a sidecar and what it remembers. See the module.
@@ -250,6 +268,7 @@ pub enum Outcome {
 pub struct Planner {
     links: links::Links,
     records: records::Records,
+    scribe: scribe::Scribe,
     reports: BTreeMap<String, Dated>,
 }
 
@@ -266,8 +285,11 @@ impl Planner {
     /// otherwise do at the same instant.
     pub fn plan(&mut self, situation: &Situation<'_>, now: Now, rng: &mut impl Rng) -> Plan {
         let mut plan = Plan::default();
-        let links = self.links.plan(situation, now, rng, &mut plan);
+        self.scribe.observe(situation, now);
+        let listed = listed::Listed::new(situation, &self.scribe);
+        let links = self.links.plan(situation, &listed, now, rng, &mut plan);
         self.records.plan(situation, &links, now, rng, &mut plan);
+        self.scribe.plan(situation, &links, now, rng, &mut plan);
         plan.links = self.report(links, now);
         plan
     }
@@ -279,6 +301,7 @@ impl Planner {
             Outcome::Wrote { ok } => self.records.wrote(ok, now, rng),
             Outcome::Looked { pod, value, state } => self.records.looked(&pod, &value, &state, now, rng),
             Outcome::Evicted { pod } => self.records.evicted(&pod, now, rng),
+            Outcome::WroteList { ok } => self.scribe.wrote(ok, now, rng),
         }
     }
 

@@ -1,28 +1,18 @@
 //! Records: keeping the own entry right, and getting the entries of dead pods out.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::Rng;
 
 use super::concern::Concern;
 use super::membership::Link;
+use super::pace::Pace;
 use super::{Action, LinkState, Now, Own, Plan, Situation, jittered};
 use crate::backoff::Backoff;
 use crate::registry::entry::Entry;
 use crate::registry::store::{PodState, StoreErrorKind};
 
-/// How long after a write that failed the next is tried.
-const WRITE_RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
-/// How long after a write that succeeded the next may follow, spread over as much
-/// again: the registry has to be seen before it can be judged.
-const WRITE_FLOOR: Duration = Duration::from_millis(250);
-/// So many writes within [`CONTEST_WINDOW`] are put down to a registry that is being
-/// damaged or a Geth that is being restarted. Beyond, somebody writes against this
-/// sidecar, and it writes no more often than every [`CONTEST_PAUSE`].
-const CONTEST: usize = 10;
-const CONTEST_WINDOW: Duration = Duration::from_secs(60);
-const CONTEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long a link is missing before its pod is looked for, spread over as much
 /// again, so that the first sidecar to look can spare the others their call.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
@@ -32,16 +22,13 @@ const NEXT_LOOK: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_s
 const NEXT_LOOK_AT_STRANGER: Duration = Duration::from_secs(3600);
 /// How long a node must have been silent, on the wire and in the registry, before
 /// it is taken for dead without the right to look at pods.
-const SILENCE: Duration = Duration::from_secs(300);
+pub(super) const SILENCE: Duration = Duration::from_secs(300);
 
 /// What this sidecar remembers about the registry's records.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    writing: bool,
-    failures: u32,
-    write_at: Duration,
-    /// When the own entry was written within the last [`CONTEST_WINDOW`].
-    writes: VecDeque<Duration>,
+    /// Of writes of the own entry.
+    pace: Pace,
     suspects: BTreeMap<String, Suspect>,
 }
 
@@ -83,24 +70,7 @@ impl Records {
     }
 
     pub(super) fn wrote(&mut self, ok: bool, now: Now, rng: &mut impl Rng) {
-        self.writing = false;
-        let wait = if ok {
-            self.failures = 0;
-            self.writes.push_back(now.elapsed);
-            if self.is_contested(now) { CONTEST_PAUSE } else { WRITE_FLOOR }
-        } else {
-            self.failures = self.failures.saturating_add(1);
-            WRITE_RETRY.after(self.failures - 1) / 2
-        };
-        self.write_at = now.elapsed + jittered(wait, wait, rng);
-    }
-
-    /// Whether somebody keeps writing against this sidecar.
-    fn is_contested(&mut self, now: Now) -> bool {
-        while self.writes.front().is_some_and(|at| *at + CONTEST_WINDOW < now.elapsed) {
-            self.writes.pop_front();
-        }
-        self.writes.len() >= CONTEST
+        self.pace.ended(ok, now, rng);
     }
 
     pub(super) fn looked(
@@ -155,18 +125,15 @@ impl Records {
             }
             Own::Unpeerable => record.map(|record| Action::Withdraw { value: record.value.clone() }),
         };
-        if self.is_contested(now) {
+        if self.pace.is_contested(now) {
             plan.concerns.push(Concern::EntryContested);
         }
-        let Some(action) = action else { return };
-        if self.writing {
+        let (Some(action), Some(due)) = (action, self.pace.next()) else { return };
+        if now.elapsed < due {
+            plan.wake_at(due);
             return;
         }
-        if now.elapsed < self.write_at {
-            plan.wake_at(self.write_at);
-            return;
-        }
-        self.writing = true;
+        self.pace.begin();
         plan.actions.push(action);
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::{TryStreamExt, pin_mut};
 use json_patch::jsonptr::PointerBuf;
-use json_patch::{Patch as JsonPatch, PatchOperation, RemoveOperation, TestOperation};
+use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
+use super::list::STATIC_NODES;
 use super::view::View;
 use crate::backoff::Backoff;
 
@@ -157,7 +158,8 @@ impl Store {
                 labels: Some(BTreeMap::from([("app.kubernetes.io/managed-by".into(), "geth-peering".into())])),
                 ..ObjectMeta::default()
             },
-            data: Some(BTreeMap::from([(pod.to_owned(), value.to_owned())])),
+            // Earlier sidecars die where there is no list; it is filled by whoever keeps it.
+            data: Some(BTreeMap::from([(pod.to_owned(), value.to_owned()), (STATIC_NODES.into(), "[]".into())])),
             ..ConfigMap::default()
         };
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
@@ -175,8 +177,43 @@ impl Store {
             PatchOperation::Test(TestOperation { path: path.clone(), value: value.into() }),
             PatchOperation::Remove(RemoveOperation { path }),
         ]));
+        self.patch_if(&patch).await
+    }
+
+    /// Makes the list of static nodes be `value` if it still is `old`, or, with `None`, if
+    /// there still is none at `version`. Returns the registry as it is then, whether it was
+    /// this write that made it so or another one that was faster.
+    ///
+    /// # Errors
+    /// If the API server does not answer in time, or refuses.
+    pub async fn write_list(&self, old: Option<&str>, version: Option<u64>, value: &str) -> Result<View, StoreError> {
+        let path = PointerBuf::from_tokens(["data", STATIC_NODES]);
+        let operations = match old {
+            Some(old) => vec![
+                PatchOperation::Test(TestOperation { path: path.clone(), value: old.into() }),
+                PatchOperation::Replace(ReplaceOperation { path, value: value.into() }),
+            ],
+            // That there is nothing cannot be tested for, but that nothing has changed.
+            None => {
+                let unchanged = |version: u64| {
+                    let path = PointerBuf::from_tokens(["metadata", "resourceVersion"]);
+                    PatchOperation::Test(TestOperation { path, value: version.to_string().into() })
+                };
+                let add = PatchOperation::Add(AddOperation { path, value: value.into() });
+                version.map(unchanged).into_iter().chain([add]).collect()
+            }
+        };
+        if let Some(view) = self.patch_if(&Patch::Json(JsonPatch(operations))).await? {
+            return Ok(view);
+        }
+        let found = within(self.configmaps.get_opt(&self.name)).await?;
+        Ok(found.map(|configmap| View::default().next(&configmap)).unwrap_or_default())
+    }
+
+    /// Makes a JSON Patch that tests before it changes; `None` if a test failed.
+    async fn patch_if(&self, patch: &Patch<()>) -> Result<Option<View>, StoreError> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        match within(self.configmaps.patch(&self.name, &params, &patch)).await {
+        match within(self.configmaps.patch(&self.name, &params, patch)).await {
             Ok(configmap) => Ok(Some(View::default().next(&configmap))),
             // A failed test is 422 (apiserver/pkg/endpoints/handlers/patch.go).
             Err(error) if matches!(error.code(), Some(404 | 422)) => Ok(None),

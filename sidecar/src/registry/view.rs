@@ -6,10 +6,10 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::entry::{Entry, EntryError};
+use super::list::{EXTERNAL_NODES, NodeList, STATIC_NODES};
 
-/// Keys that hold something else than a pod's entry: the list that an earlier
-/// sidecar shared, and a list of nodes outside the cluster.
-const RESERVED: [&str; 2] = ["static-nodes.json", "external-nodes.json"];
+/// Keys that hold something else than a pod's entry.
+const RESERVED: [&str; 2] = [STATIC_NODES, EXTERNAL_NODES];
 
 /// One key of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Record {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
     records: BTreeMap<String, Arc<Record>>,
+    static_nodes: Option<Arc<NodeList>>,
+    external_nodes: Option<Arc<NodeList>>,
     /// The resource version at which it was so; 0 if nobody said.
     version: u64,
 }
@@ -42,8 +44,17 @@ impl View {
             .filter(|(key, _)| !RESERVED.contains(&key.as_str()))
             .map(|(key, value)| (key.clone(), record(key, value)))
             .collect();
+        let list = |key: &str, known: &Option<Arc<NodeList>>| {
+            let value = configmap.data.as_ref()?.get(key)?;
+            Some(match known {
+                Some(known) if known.value == *value => Arc::clone(known),
+                _ => Arc::new(NodeList::parse(value)),
+            })
+        };
+        let static_nodes = list(STATIC_NODES, &self.static_nodes);
+        let external_nodes = list(EXTERNAL_NODES, &self.external_nodes);
         let version = configmap.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
-        Self { records, version }
+        Self { records, static_nodes, external_nodes, version }
     }
 
     /// The view when the object did not exist, at resource version `version`.
@@ -65,6 +76,16 @@ impl View {
     /// The resource version at which it was so, where known.
     pub fn version(&self) -> Option<u64> {
         (self.version != 0).then_some(self.version)
+    }
+
+    /// The list that earlier sidecars share, if there is one.
+    pub fn static_nodes(&self) -> Option<&NodeList> {
+        self.static_nodes.as_deref()
+    }
+
+    /// The list of nodes outside the cluster, if there is one.
+    pub fn external_nodes(&self) -> Option<&NodeList> {
+        self.external_nodes.as_deref()
     }
 
     /// The record of `pod`.
@@ -128,6 +149,17 @@ mod tests {
         assert_eq!(view.iter().count(), 0);
         view.advance(View::default().next(&configmap("120", &[("geth-0", "y")])));
         assert_eq!(view.get("geth-0").unwrap().value, "y");
+    }
+
+    #[test]
+    fn are_the_lists_told_from_entries_and_from_each_other() {
+        let view =
+            View::default().next(&configmap("1", &[("static-nodes.json", "[]"), ("external-nodes.json", "[1]")]));
+        assert_eq!(view.static_nodes().unwrap().iter().count(), 0);
+        assert_eq!(view.external_nodes().unwrap().iter().count(), 1);
+        let next = view.next(&configmap("2", &[("static-nodes.json", "[]")]));
+        assert_eq!(next.external_nodes(), None);
+        assert!(Arc::ptr_eq(view.static_nodes.as_ref().unwrap(), next.static_nodes.as_ref().unwrap()));
     }
 
     #[test]

@@ -59,6 +59,7 @@ fn is_a_link_that_is_up_left_alone_whoever_dialed() {
         let mut bench = Bench::new();
         bench.register(2, 1000).peers = vec![peer(2, Eth::Up, inbound)];
         bench.act();
+        bench.pass(SECOND * 2).act();
         for _ in 0..100 {
             assert_eq!(bench.pass(SECOND).act(), [], "a link that is up needs nothing");
         }
@@ -136,6 +137,7 @@ fn does_a_node_that_leaves_the_registry_keep_its_link_as_long_as_it_lasts() {
     bench.register(2, 900).act();
     bench.peers = vec![peer(2, Eth::Up, false)];
     bench.act();
+    bench.pass(SECOND * 2).act();
     bench.data.remove("geth-2");
     for _ in 0..100 {
         assert_eq!(bench.pass(SECOND).act(), [], "its other end lives, whatever the registry has lost");
@@ -144,7 +146,7 @@ fn does_a_node_that_leaves_the_registry_keep_its_link_as_long_as_it_lasts() {
     assert_eq!(bench.act(), []);
     let gone = calls(&bench.pass(SECOND).act());
     assert!(matches!(gone[..], [Call::Remove(a), Call::Distrust(b)] if a.key == at(2).key && b.key == at(2).key));
-    assert_eq!(bench.pass(SECOND).act(), [], "once is enough");
+    assert_eq!(calls(&bench.pass(SECOND).act()), [], "once is enough");
 }
 
 #[test]
@@ -172,6 +174,8 @@ fn is_a_node_that_left_without_a_connection_no_longer_dialed_after_a_second() {
 fn are_peers_that_somebody_else_added_never_removed() {
     let mut bench = Bench::new();
     bench.peers = vec![peer(9, Eth::Up, false)];
+    bench.act();
+    bench.pass(SECOND * 2).act();
     for _ in 0..20 {
         assert_eq!(bench.pass(SECOND).act(), []);
     }

@@ -6,8 +6,10 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::*;
+use crate::registry::list::{EXTERNAL_NODES, STATIC_NODES};
 
 mod links;
+mod lists;
 mod properties;
 mod records;
 mod slots;
@@ -103,6 +105,10 @@ impl Bench {
                 Action::Evict { pod, .. } => {
                     self.data.remove(&pod);
                     Outcome::Evicted { pod }
+                }
+                Action::WriteList { value, .. } => {
+                    self.data.insert(STATIC_NODES.into(), value);
+                    Outcome::WroteList { ok: true }
                 }
             };
             self.planner.note(outcome, self.now, &mut self.rng);

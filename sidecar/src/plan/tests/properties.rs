@@ -10,11 +10,23 @@ proptest! {
     #[test]
     fn does_acting_on_a_plan_leave_nothing_to_do(
         nodes in prop::collection::btree_map(2u8..40, (900i64..1100, 0u8..4), 0..20),
+        listed in prop::collection::vec((1u8..60, 0u8..4, 0u8..2), 0..20),
+        list_state in 0u8..3,
         fresh: bool,
-        seconds in 0u64..100,
+        seconds in 0u64..1000,
     ) {
         let mut bench = Bench::new();
         bench.planner.geth_connected(fresh);
+        for list in 0..2 {
+            let name = [STATIC_NODES, EXTERNAL_NODES][usize::from(list)];
+            let on_list = listed.iter().filter(|(_, _, on)| *on == list);
+            let texts: Vec<_> = on_list.map(|(node, kind, _)| lists::element(*node, *kind)).collect();
+            match list_state {
+                0 => drop(bench.data.insert(name.into(), format!("[{}]", texts.join(",")))),
+                1 => drop(bench.data.insert(name.into(), texts.join(","))),
+                _ => {}
+            }
+        }
         for (node, (since, link)) in &nodes {
             bench.register(*node, *since);
             match link {
@@ -36,7 +48,7 @@ proptest! {
 
     #[test]
     fn does_no_registry_value_make_the_plan_panic_or_dial_what_is_no_entry(
-        data in prop::collection::btree_map("[a-z.-]{1,20}", "\\PC{0,200}", 0..10),
+        data in prop::collection::btree_map("[a-z.-]{1,20}|(static|external)-nodes.json", "\\PC{0,200}", 0..10),
     ) {
         let mut bench = Bench::new();
         bench.data.extend(data);

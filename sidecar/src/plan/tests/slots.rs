@@ -58,8 +58,9 @@ fn is_a_mesh_too_large_for_the_smallest_maxpeers_named_with_the_number_it_needs(
     for node in 2..=33 {
         bench.register(node, 1000);
     }
-    let needed: Vec<_> = [1, 2, 3, 5, 33, 34].map(concern::needed).into();
+    let needed: Vec<_> = [1, 2, 3, 5, 33, 34].map(|nodes| concern::needed(nodes, 0)).into();
     assert_eq!(needed, [0, 1, 2, 6, 48, 51]);
+    assert_eq!(concern::needed(33 + 2, 2), 54, "each dials those outside the cluster beside its half");
     assert_eq!(bench.plan().concerns, []);
     bench.data.insert("geth-7".into(), Entry { max_peers: Some(47), ..entry(7, 1000) }.to_value());
     let concerns = bench.plan().concerns;

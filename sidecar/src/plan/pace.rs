@@ -1,0 +1,66 @@
+//! Pace: how soon one write may follow another.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rand::Rng;
+
+use super::{Now, jittered};
+use crate::backoff::Backoff;
+
+/// How long after a write that failed the next is tried.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
+/// How long after a write that succeeded the next may follow, spread over as much
+/// again: the registry has to be seen before it can be judged.
+const FLOOR: Duration = Duration::from_millis(250);
+/// So many writes within [`CONTEST_WINDOW`] are put down to a registry that is being
+/// damaged or a Geth that is being restarted. Beyond, somebody writes against this
+/// sidecar, and it writes no more often than every [`CONTEST_PAUSE`].
+const CONTEST: usize = 10;
+const CONTEST_WINDOW: Duration = Duration::from_secs(60);
+const CONTEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The pace of the writes to one key.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// A write is under way.
+    writing: bool,
+    failures: u32,
+    write_at: Duration,
+    /// When it was written within the last [`CONTEST_WINDOW`].
+    writes: VecDeque<Duration>,
+}
+
+impl Pace {
+    /// When the next write may begin; `None` while one is under way.
+    pub(super) fn next(&self) -> Option<Duration> {
+        (!self.writing).then_some(self.write_at)
+    }
+
+    /// Takes note that a write begins.
+    pub(super) fn begin(&mut self) {
+        self.writing = true;
+    }
+
+    /// Takes note of how it ended.
+    pub(super) fn ended(&mut self, ok: bool, now: Now, rng: &mut impl Rng) {
+        self.writing = false;
+        let wait = if ok {
+            self.failures = 0;
+            self.writes.push_back(now.elapsed);
+            if self.is_contested(now) { CONTEST_PAUSE } else { FLOOR }
+        } else {
+            self.failures = self.failures.saturating_add(1);
+            RETRY.after(self.failures - 1) / 2
+        };
+        self.write_at = now.elapsed + jittered(wait, wait, rng);
+    }
+
+    /// Whether somebody keeps writing against this sidecar.
+    pub(super) fn is_contested(&mut self, now: Now) -> bool {
+        while self.writes.front().is_some_and(|at| *at + CONTEST_WINDOW < now.elapsed) {
+            self.writes.pop_front();
+        }
+        self.writes.len() >= CONTEST
+    }
+}

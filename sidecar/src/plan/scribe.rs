@@ -1,0 +1,167 @@
+//! The scribe: one sidecar that keeps, for all, the list of static nodes which earlier sidecars share.
+//!
+//! Those read and write the list as a whole, know nothing of entries, and die where
+//! there is no list. So one sidecar of this kind puts onto it whoever has an entry, and
+//! takes from it whoever is gone. Each works out alone whether it is the one: two at
+//! once for a moment do no harm, because a write takes effect only on the list it was made for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rand::Rng;
+
+use super::membership::Link;
+use super::pace::Pace;
+use super::records::SILENCE;
+use super::{Action, LinkState, Now, Own, Plan, Situation, is_up, jittered};
+use crate::enode::Enode;
+use crate::registry::entry::Entry;
+use crate::registry::list::{Element, NodeList};
+use crate::registry::view::View;
+
+/// How long what is to be changed has to stay the same before it is, spread over half
+/// as much again: most changes come in swarms.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// What this sidecar remembers about the list of static nodes.
+#[derive(Debug, Default)]
+pub(super) struct Scribe {
+    pace: Pace,
+    /// What is to be changed, and when.
+    due: Option<(Change, Duration)>,
+    /// The enodes of entries, and when each was last seen to be one's.
+    entries: BTreeMap<Enode, Duration>,
+    /// Enodes on the list that are no entry's and have no link, and since when.
+    silent: BTreeMap<Enode, Duration>,
+}
+
+/// What is to be changed in the list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Change {
+    /// There is no list, or what is there is none.
+    anew: bool,
+    taken_out: BTreeSet<String>,
+    added: BTreeSet<Enode>,
+}
+
+impl Scribe {
+    /// Takes note of whose the enodes on the list are, and which of them are silent.
+    /// Every sidecar does, because any may have to step in for the scribe.
+    pub(super) fn observe(&mut self, situation: &Situation<'_>, now: Now) {
+        let Some(registry) = situation.registry else { return };
+        let on_list: BTreeSet<Enode> = plain(registry).collect();
+        self.entries.extend(entries(registry).map(|(_, entry)| (entry.enode, now.elapsed)));
+        self.entries.retain(|_, seen| now.elapsed < *seen + SILENCE);
+        let (Own::Ready(own), Some(peers)) = (situation.own, situation.peers) else {
+            // Without an answering Geth everybody is silent.
+            return self.silent.clear();
+        };
+        let keys: BTreeSet<_> = entries(registry).map(|(_, entry)| entry.enode.key).chain([own.enode.key]).collect();
+        let linked: BTreeSet<_> = peers.iter().filter(|peer| is_up(peer)).map(|peer| peer.key).collect();
+        let is_silent = |enode: &Enode| !keys.contains(&enode.key) && !linked.contains(&enode.key);
+        self.silent.retain(|enode, _| on_list.contains(enode) && is_silent(enode));
+        for enode in on_list.into_iter().filter(is_silent) {
+            self.silent.entry(enode).or_insert(now.elapsed);
+        }
+    }
+
+    /// Whether an enode that is no entry's was one's not long ago, so that it is no earlier sidecar's.
+    pub(super) fn is_departed(&self, enode: &Enode) -> bool {
+        self.entries.contains_key(enode)
+    }
+
+    pub(super) fn wrote(&mut self, ok: bool, now: Now, rng: &mut impl Rng) {
+        self.pace.ended(ok, now, rng);
+    }
+
+    /// Adds what is to be done about the list to `plan`, if this sidecar is the scribe.
+    pub(super) fn plan(
+        &mut self,
+        situation: &Situation<'_>,
+        links: &[Link],
+        now: Now,
+        rng: &mut impl Rng,
+        plan: &mut Plan,
+    ) {
+        let due = self.due.take();
+        let (Own::Ready(own), Some(registry), Some(peers)) = (situation.own, situation.registry, situation.peers)
+        else {
+            return;
+        };
+        let Some(linked) = linked(situation.pod, registry, links) else { return };
+
+        let list = registry.static_nodes();
+        let owned: BTreeMap<_, BTreeSet<_>> = entries(registry).map(|(_, entry)| entry).chain([own]).fold(
+            BTreeMap::new(),
+            |mut owned: BTreeMap<_, BTreeSet<_>>, entry| {
+                owned.entry(entry.enode.key).or_default().insert(entry.enode);
+                owned
+            },
+        );
+        let stays = |element: &&Element| {
+            // What cannot be judged stays, but what is no text nobody can read.
+            let Some(enode) = element.plain() else { return !element.text.is_empty() };
+            match owned.get(&enode.key) {
+                Some(enodes) => enodes.contains(&enode),
+                None if peers.iter().any(|peer| peer.key == enode.key) => true,
+                None if self.is_departed(&enode) => false,
+                None => self.silent.get(&enode).is_none_or(|since| now.elapsed < *since + SILENCE),
+            }
+        };
+        if let Some(since) = self.silent.values().filter(|since| now.elapsed < **since + SILENCE).min() {
+            plan.wake_at(*since + SILENCE);
+        }
+        let (mut kept, lost): (Vec<&Element>, Vec<_>) = list.into_iter().flat_map(NodeList::iter).partition(stays);
+        let mut seen = BTreeSet::new();
+        kept.retain(|element| {
+            seen.insert(element.plain().map_or_else(|| element.text.clone(), |enode| enode.to_string()))
+        });
+        let added = linked.into_iter().map(|entry| entry.enode).chain([own.enode]);
+        let change = Change {
+            anew: list.is_none_or(|list| list.elements.is_err()),
+            taken_out: lost.into_iter().map(|element| element.text.clone()).collect(),
+            added: added.filter(|enode| !seen.contains(&enode.to_string())).collect(),
+        };
+        if change == Change::default() {
+            return;
+        }
+        let at = match due {
+            Some((before, at)) if before == change => at,
+            _ => now.elapsed + jittered(SETTLE, SETTLE / 2, rng),
+        };
+        let written = kept.iter().map(|element| element.text.clone());
+        let value: Vec<String> = written.chain(change.added.iter().map(Enode::to_string)).collect();
+        self.due = Some((change, at));
+
+        let Some(next) = self.pace.next() else { return };
+        if now.elapsed < at.max(next) {
+            return plan.wake_at(at.max(next));
+        }
+        self.pace.begin();
+        plan.actions.push(Action::WriteList {
+            old: list.map(|list| list.value.clone()),
+            version: registry.version(),
+            // A list of texts always serializes.
+            value: serde_json::to_string(&value).unwrap_or_else(|_| "[]".into()),
+        });
+    }
+}
+
+/// The enodes on the list of static nodes, as earlier sidecars take them.
+fn plain(registry: &View) -> impl Iterator<Item = Enode> {
+    registry.static_nodes().into_iter().flat_map(NodeList::iter).filter_map(Element::plain)
+}
+
+/// The records that are entries, in the order of pod names.
+fn entries(registry: &View) -> impl Iterator<Item = (&str, &Entry)> {
+    registry.iter().filter_map(|(pod, record)| Some((pod, record.entry.as_ref().ok()?)))
+}
+
+/// The entries whose links are up, if this pod is the scribe: the first of them and itself.
+fn linked<'a>(own_pod: &str, registry: &'a View, links: &[Link]) -> Option<Vec<&'a Entry>> {
+    let up: BTreeSet<&str> =
+        links.iter().filter(|link| link.state == LinkState::Connected).map(|link| link.pod.as_str()).collect();
+    let mut linked = entries(registry).filter(|(pod, _)| *pod == own_pod || up.contains(pod));
+    linked.next().filter(|(pod, _)| *pod == own_pod)?;
+    Some(linked.map(|(_, entry)| entry).collect())
+}
