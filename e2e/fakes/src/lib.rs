@@ -1,5 +1,5 @@
 //! Stand-ins for what the product talks to: [`apiserver::ApiServer`] for Kubernetes,
-//! [`geth::FakeGeth`] for Geth. Both keep their state in memory, follow tokio's clock
+//! [`geth::FakeGeth`] for Geth, and [`original::Original`] for the sidecar before it. The first two keep their state in memory, follow tokio's clock
 //! (so they work under `tokio::time::pause`), and do the same thing every time.
 #![forbid(unsafe_code)]
 #![allow(
@@ -11,3 +11,4 @@
 
 pub mod apiserver;
 pub mod geth;
+pub mod original;

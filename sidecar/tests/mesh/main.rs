@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on shall fail where it stands")]
 
 mod large;
+mod lists;
 mod network;
 mod peering;
 mod registry_trouble;

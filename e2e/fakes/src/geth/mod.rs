@@ -40,9 +40,11 @@ use serde_json::Value;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use net::Net;
+
+use crate::original::Node;
 
 /// How a Geth is started.
 #[derive(Debug, Clone)]
@@ -274,6 +276,12 @@ impl FakeGeth {
         format!("enode://{key}@{}", SocketAddr::new(ip, port))
     }
 
+    /// A hold on it for a stand-in of a sidecar.
+    #[must_use]
+    pub fn neighbour(&self) -> Neighbour {
+        Neighbour { world: self.world.clone(), index: self.index }
+    }
+
     /// Where its socket is.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
@@ -376,6 +384,42 @@ impl Drop for FakeGeth {
             ipc.abort();
             self.world.change(|net, now| net.stop(now, self.index, Stop::Kill));
         }
+    }
+}
+
+/// A hold on a Geth for whoever stands beside it; it outlives the Geth.
+#[derive(Debug, Clone)]
+pub struct Neighbour {
+    world: World,
+    index: usize,
+}
+
+impl Node for Neighbour {
+    async fn enode(&self) -> Option<String> {
+        self.world.look(|net| {
+            let node = &net.nodes[self.index];
+            let address = SocketAddr::new(node.config.ip, node.config.port);
+            node.listens_at(address).then(|| format!("enode://{}@{address}", node.config.key))
+        })
+    }
+
+    async fn accepts(&self, address: &str) -> bool {
+        let listens = |address| self.world.look(|net| net.nodes.iter().any(|node| node.listens_at(address)));
+        let accepts = address.parse().is_ok_and(listens);
+        // A pod that is gone does not even refuse.
+        if !accepts {
+            sleep(Duration::from_secs(3)).await;
+        }
+        accepts
+    }
+
+    async fn add_peer(&self, enode: &str) -> bool {
+        let Ok((key, address)) = url::parse(enode) else { return true };
+        let answers = self.enode().await.is_some();
+        if answers {
+            self.world.change(|net, now| net.add_static(now, self.index, key, address));
+        }
+        answers
     }
 }
 

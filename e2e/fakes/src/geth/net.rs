@@ -119,7 +119,7 @@ impl Node {
         at
     }
 
-    fn listens_at(&self, address: SocketAddr) -> bool {
+    pub(super) fn listens_at(&self, address: SocketAddr) -> bool {
         self.running && self.config.p2p && SocketAddr::new(self.config.ip, self.config.port) == address
     }
 }
