@@ -32,7 +32,7 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 const WATCH_SECONDS: u32 = 290;
 /// How long a watch may be silent before it counts as dead. The API server sends a
 /// bookmark about once a minute (apiserver/pkg/storage/cacher, `bookmarkFrequency`).
-const WATCH_SILENCE: Duration = Duration::from_secs(150);
+const WATCH_SILENCE: Duration = Duration::from_secs(75);
 /// How long to wait after a watch failed.
 const RECONNECT: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 /// A watch that ends sooner than this was refused rather than served.
