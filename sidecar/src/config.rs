@@ -11,6 +11,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::advertise::Advertise;
+
 /// Names of the environment variables.
 ///
 /// None begins with `GETH`: Geth warns about unknown variables of that prefix
@@ -31,6 +33,13 @@ pub mod env {
     pub const POD_UID: &str = "PEERING_POD_UID";
     /// Address at which the other pods reach this one.
     pub const POD_IP: &str = "PEERING_POD_IP";
+    /// All addresses of the pod, separated by commas; those of the other family are
+    /// published too, so that others can choose one that they can dial. Default: none
+    /// but the one above.
+    pub const POD_IPS: &str = "PEERING_POD_IPS";
+    /// What to publish in the place of the pod's addresses: `<IP>[:<port>]`, where
+    /// others reach this Geth through something in between. Default: the pod's addresses.
+    pub const ADVERTISE: &str = "PEERING_ADVERTISE";
     /// Name of the network, if several share one ConfigMap. Default: none.
     pub const NETWORK: &str = "PEERING_NETWORK";
     /// What Geth's `--maxpeers` is, if somebody knows. Default: unknown.
@@ -141,6 +150,10 @@ pub struct Config {
     pub pod_uid: Option<String>,
     /// See [`env::POD_IP`].
     pub pod_ip: IpAddr,
+    /// See [`env::POD_IPS`]: those other than [`Config::pod_ip`].
+    pub more_pod_ips: Vec<IpAddr>,
+    /// See [`env::ADVERTISE`].
+    pub advertise: Option<Advertise>,
     /// See [`env::NETWORK`].
     pub network: Option<String>,
     /// See [`env::MAX_PEERS`].
@@ -194,10 +207,13 @@ impl Config {
         let min_peers = reader.parsed(env::MIN_PEERS).unwrap_or(DEFAULT_MIN_PEERS);
         let http_port = reader.parsed(env::HTTP_PORT).unwrap_or(DEFAULT_HTTP_PORT);
         let pod_name = reader.object_name(env::POD_NAME).or_else(|| reader.object_name(env::HOSTNAME));
-        let pod_ip = match reader.value(env::POD_IP) {
-            Some(_) => reader.parsed(env::POD_IP),
-            None => reader.parsed(env::API_SERVER).and_then(local_ip),
+        let pod_ips = reader.addresses(env::POD_IPS);
+        let pod_ip = match (reader.value(env::POD_IP), pod_ips.first()) {
+            (Some(_), _) => reader.parsed(env::POD_IP),
+            (None, Some(first)) => Some(*first),
+            (None, None) => reader.parsed(env::API_SERVER).and_then(local_ip),
         };
+        let advertise = reader.parsed(env::ADVERTISE);
         if pod_name.is_none() {
             reader.missing(env::POD_NAME, "the name of this pod (fieldRef: metadata.name)");
         }
@@ -215,6 +231,8 @@ impl Config {
                 pod_name,
                 pod_uid,
                 pod_ip,
+                more_pod_ips: pod_ips.into_iter().filter(|ip| *ip != pod_ip).collect(),
+                advertise,
                 network,
                 max_peers,
                 min_peers,
@@ -248,6 +266,16 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
     fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, name: &str) -> Option<T> {
         let value = self.value(name)?;
         value.parse().inspect_err(|error: &T::Err| self.mistake(name, &value, &error.to_string())).ok()
+    }
+
+    /// A value that has to be a list of addresses, as the downward API writes it.
+    fn addresses(&mut self, name: &str) -> Vec<IpAddr> {
+        let Some(value) = self.value(name) else { return Vec::new() };
+        let addresses: Result<_, _> = value.split(',').map(|ip| ip.trim().parse()).collect();
+        addresses.unwrap_or_else(|_| {
+            self.mistake(name, &value, "is no list of IP addresses with commas between them");
+            Vec::new()
+        })
     }
 
     /// A value that has to be the name of a Kubernetes object.
@@ -314,6 +342,8 @@ mod tests {
             ("IPC_PATH", "geth.ipc"),
             ("CONFIGMAP_NAME", "No/Name"),
             ("PEERING_POD_IP", "geth-0"),
+            ("PEERING_POD_IPS", "10.0.0.1 fd00::1"),
+            ("PEERING_ADVERTISE", "geth-0.example.org:30303"),
             ("PEERING_MAX_PEERS", "many"),
             ("PEERING_HTTP_PORT", "99999"),
             ("PEERING_LOG_FORMAT", "xml"),
@@ -324,7 +354,9 @@ mod tests {
             "LOGGING",
             "IPC_PATH",
             "CONFIGMAP_NAME",
-            "PEERING_POD_IP",
+            "PEERING_POD_IP=",
+            "PEERING_POD_IPS",
+            "PEERING_ADVERTISE",
             "PEERING_MAX_PEERS",
             "PEERING_HTTP_PORT",
             "PEERING_LOG_FORMAT",
@@ -332,7 +364,23 @@ mod tests {
         ] {
             assert_eq!(named(name), 1, "{name} in {mistakes:#?}");
         }
-        assert_eq!(mistakes.len(), 8, "{mistakes:#?}");
+        assert_eq!(mistakes.len(), 10, "{mistakes:#?}");
+    }
+
+    #[test]
+    fn which_addresses_does_a_pod_have() {
+        for (variables, first, more) in [
+            (&[("PEERING_POD_IP", "10.1.2.3")][..], "10.1.2.3", ""),
+            (&[("PEERING_POD_IP", "10.1.2.3"), ("PEERING_POD_IPS", "10.1.2.3")], "10.1.2.3", ""),
+            (&[("PEERING_POD_IP", "10.1.2.3"), ("PEERING_POD_IPS", "10.1.2.3,fd00::3")], "10.1.2.3", "fd00::3"),
+            (&[("PEERING_POD_IP", "fd00::3"), ("PEERING_POD_IPS", "10.1.2.3, fd00::3")], "fd00::3", "10.1.2.3"),
+            (&[("PEERING_POD_IPS", "fd00::3,10.1.2.3")], "fd00::3", "10.1.2.3"),
+        ] {
+            let config = read(&[variables, &[("PEERING_POD_NAME", "geth-0")]].concat()).unwrap();
+            let shown: Vec<_> = config.more_pod_ips.iter().map(ToString::to_string).collect();
+            assert_eq!((config.pod_ip.to_string().as_str(), shown.join(",").as_str()), (first, more), "{variables:?}");
+            assert_eq!(config.http.is_ipv4(), config.pod_ip.is_ipv4(), "kubelet probes the first");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::config::Config;
 use crate::enode::Enode;
 use crate::geth::{Listen, Network, NodeInfo};
-use crate::registry::entry::Entry;
+use crate::registry::entry::{Entry, MAX_ALTERNATES};
 
 /// Hash of Ethereum mainnet's genesis block (params/config.go `MainnetGenesisHash`, v1.17.5).
 const MAINNET_GENESIS: &str = "0xd4e56740f876aef8c010b86a40d5f56745a118d0906a34e69aec8c0db1cb8fa3";
@@ -36,10 +36,15 @@ pub fn entry(info: &NodeInfo, config: &Config, since: Timestamp) -> Result<Entry
     let Some(Network { id, genesis }) = &info.network else {
         return Err("Geth does not speak the eth protocol, so it cannot have peers".into());
     };
-    let enode = Enode::new(info.key, SocketAddr::new(config.pod_ip, port))
+    let pod = SocketAddr::new(config.pod_ip, port);
+    let enode = Enode::new(info.key, config.advertise.map_or(pod, |advertise| advertise.address(port)))
         .map_err(|error| format!("this node has no address that others could dial: {error}"))?;
+    // Whoever advertises an address says that others cannot use the pod's own.
+    let more = config.more_pod_ips.iter().filter(|_| config.advertise.is_none());
+    let alternates = more.filter_map(|ip| Enode::new(info.key, SocketAddr::new(*ip, port)).ok());
     Ok(Entry {
         enode,
+        alternates: alternates.map(|enode| enode.address).take(MAX_ALTERNATES).collect(),
         network_id: *id,
         genesis: genesis.clone(),
         pod_uid: config.pod_uid.clone(),
@@ -75,11 +80,15 @@ mod tests {
     use super::*;
 
     fn config() -> Config {
+        config_with(&[])
+    }
+
+    fn config_with(more: &[(&str, &str)]) -> Config {
         let variables = |name: &str| match name {
             "PEERING_POD_NAME" => Some("geth-0".into()),
             "PEERING_POD_UID" => Some("c0ffee".into()),
             "PEERING_POD_IP" => Some("10.1.2.3".into()),
-            _ => None,
+            _ => more.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned()),
         };
         Config::read(variables, |_| None).unwrap()
     }
@@ -99,6 +108,27 @@ mod tests {
         let entry = entry(&info(Listen::Port(30303), Some((7, "0x00"))), &config(), Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(entry.enode.address.to_string(), "10.1.2.3:30303");
         assert_eq!(entry.pod_uid.as_deref(), Some("c0ffee"));
+    }
+
+    #[test]
+    fn is_what_a_pod_advertises_published_and_without_it_all_its_addresses() {
+        for (variables, address, alternates) in [
+            (&[("PEERING_POD_IPS", "10.1.2.3,fd00::3")][..], "10.1.2.3:30303", "[fd00::3]:30303"),
+            (&[("PEERING_POD_IPS", "10.1.2.3,::")], "10.1.2.3:30303", ""),
+            (&[("PEERING_ADVERTISE", "203.0.113.7:31303")], "203.0.113.7:31303", ""),
+            (&[("PEERING_ADVERTISE", "[2001:db8::7]")], "[2001:db8::7]:30303", ""),
+            (
+                &[("PEERING_POD_IPS", "10.1.2.3,fd00::3"), ("PEERING_ADVERTISE", "203.0.113.7:31303")],
+                "203.0.113.7:31303",
+                "",
+            ),
+        ] {
+            let info = info(Listen::Port(30303), Some((7, "0x00")));
+            let entry = entry(&info, &config_with(variables), Timestamp::UNIX_EPOCH).unwrap();
+            let shown: Vec<_> = entry.alternates.iter().map(ToString::to_string).collect();
+            let published = (entry.enode.address.to_string(), shown.join(","));
+            assert_eq!(published, (address.to_owned(), alternates.to_owned()), "{variables:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! ([`geth`], [`registry::store`], [`reconcile`]) decides nothing.
 #![forbid(unsafe_code)]
 
+pub mod advertise;
 pub mod backoff;
 pub mod clock;
 pub mod config;

@@ -8,6 +8,7 @@ use serde_json::Value;
 use sidecar::config::{LogLevel, MAX_SOCKET_PATH};
 
 use super::Settings;
+use super::advertise::Advertised;
 use super::quantity::Quantity;
 use super::text;
 
@@ -19,7 +20,7 @@ pub(super) const PREFIX: &str = "geth-peering/";
 pub(super) const INJECTED: &str = "geth-peering/injected";
 
 /// Every key a user may write, without the prefix.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "container",
     "network",
     "configmap",
@@ -33,13 +34,11 @@ const KEYS: [&str; 16] = [
     "memory-limit",
     "max-peers",
     "min-peers",
+    "advertise",
     "service-account",
     "native-sidecar",
     "patch",
 ];
-
-/// Keys that are reserved and do nothing yet.
-const RESERVED: [&str; 1] = ["advertise"];
 
 /// The largest user or group ID that Kubernetes accepts (`validation.IsValidUserID`).
 const MAX_ID: i64 = i32::MAX as i64;
@@ -77,6 +76,7 @@ pub(super) struct Overrides {
     pub(super) memory_limit: Option<String>,
     pub(super) max_peers: Option<u32>,
     pub(super) min_peers: Option<u32>,
+    pub(super) advertise: Option<Advertised>,
     pub(super) account: AccountChoice,
     pub(super) native: Option<bool>,
     pub(super) patch: Option<Patch>,
@@ -131,6 +131,7 @@ impl Overrides {
                 self.min_peers =
                     Some(value.parse().map_err(|_| "write a whole number, such as 2; 0 waits for no peer")?);
             }
+            "advertise" => self.advertise = Some(value.parse()?),
             "service-account" => {
                 self.account = match value {
                     "keep" => AccountChoice::Keep,
@@ -141,9 +142,6 @@ impl Overrides {
             "native-sidecar" => self.native = Some(value.parse().map_err(|_| "write true or false")?),
             "patch" => self.patch = Some(patch(value)?),
             "injected" => {}
-            reserved if RESERVED.contains(&reserved) => {
-                return Err("this version of the sidecar does not support it; take the annotation out".into());
-            }
             _ => return Err(format!("there is no such annotation; there are {PREFIX}{{{}}}", KEYS.join(","))),
         }
         Ok(())
@@ -271,6 +269,7 @@ mod tests {
             "geth-peering/memory-limit": "128Mi",
             "geth-peering/max-peers": "100",
             "geth-peering/min-peers": "2",
+            "geth-peering/advertise": "203.0.113.7:31303",
             "geth-peering/service-account": "keep",
             "geth-peering/native-sidecar": "false",
             "geth-peering/patch": r#"[{"op":"remove","path":"/livenessProbe"}]"#,
@@ -283,6 +282,7 @@ mod tests {
         assert_eq!((read.run_as_user, read.run_as_group), (Some(10001), Some(0)));
         assert_eq!(read.log_level.as_deref(), Some("DEBUG"));
         assert_eq!((read.max_peers, read.min_peers), (Some(100), Some(2)));
+        assert_eq!(read.advertise, "203.0.113.7:31303".parse().ok());
         assert_eq!((read.account, read.native), (AccountChoice::Keep, Some(false)));
         assert_eq!(read.patch.unwrap().len(), 1);
     }
@@ -314,8 +314,10 @@ mod tests {
             ("patch", "{}", "JSON Patch"),
             ("patch", r#"[{"op":"increase","path":"/x"}]"#, "JSON Patch"),
             ("min-peers", "-1", "whole number"),
-            ("advertise", "203.0.113.7:30303", "does not support"),
-            ("advertise", "1.2.3.4", "does not support"),
+            ("advertise", "", "write IP:PORT"),
+            ("advertise", "geth.example.org:30303", "a host name is not taken"),
+            ("advertise", "203.0.113.7:0", "from 1 to 65535"),
+            ("advertise", "127.0.0.1:30303", "no other pod reaches"),
             ("colour", "red", "geth-peering/{container,"),
         ];
         for (name, value, hint) in refused {

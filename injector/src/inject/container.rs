@@ -166,6 +166,7 @@ fn variables(plan: &Plan<'_>, settings: &Settings, namespace: &str) -> Result<Ve
         env::from_field(name::POD_NAME, "metadata.name"),
         env::from_field(name::POD_UID, "metadata.uid"),
         env::from_field(name::POD_IP, "status.podIP"),
+        env::from_field(name::POD_IPS, "status.podIPs"),
     ];
     if let Some(network) = &overrides.network {
         list.push(literal(name::NETWORK, network));
@@ -176,7 +177,12 @@ fn variables(plan: &Plan<'_>, settings: &Settings, namespace: &str) -> Result<Ve
     if let Some(number) = overrides.min_peers {
         list.push(literal(name::MIN_PEERS, &number.to_string()));
     }
+    if let Some(advertised) = &overrides.advertise {
+        list.extend(advertised.variables());
+    }
     copy_for_sub_path(plan, &mut list)?;
+    // Kubernetes resolves $(X) from what stands before: what this one refers to may just have moved to the end.
+    list.sort_by_key(|variable| variable["name"] == name::ADVERTISE);
     Ok(list)
 }
 

@@ -6,6 +6,7 @@
 //! comes out unchanged the second time, and what another webhook broke in between is repaired.
 
 mod account;
+mod advertise;
 mod annotations;
 mod cmdline;
 mod container;

@@ -50,7 +50,11 @@ fn is_a_labelled_pod_that_cannot_be_injected_told_what_to_write() {
         (annotated("colour", "red"), Decision::InvalidAnnotation, vec!["geth-peering/colour", "log-level"]),
         (annotated("configmap", "mine"), Decision::InvalidAnnotation, vec!["registry.configMapNames", "geth-peering;"]),
         (annotated("min-peers", "some"), Decision::InvalidAnnotation, vec!["whole number"]),
-        (annotated("advertise", "203.0.113.7:30303"), Decision::InvalidAnnotation, vec!["does not support"]),
+        (
+            annotated("advertise", "geth-0.geth:30303"),
+            Decision::InvalidAnnotation,
+            vec!["host name is not taken", "$(HOST_IP):PORT"],
+        ),
         (
             annotated("patch", r#"[{"op":"remove","path":"/nothing"}]"#),
             Decision::InvalidAnnotation,

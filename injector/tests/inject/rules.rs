@@ -146,6 +146,12 @@ fn the_socket_is_shared(pod: &Value, geth: &Value) {
             assert!(at(name) < at("GETH_NAT") && at(name).is_some(), "{env:#?}");
         }
     }
+    let env = list(sidecar, "env");
+    if let Some(at) = env.iter().position(|entry| entry["name"] == "PEERING_ADVERTISE") {
+        let before = &env[..at];
+        let reference = env[at]["value"].as_str().unwrap().split("$(").nth(1).and_then(|rest| rest.split_once(')'));
+        assert!(reference.is_none_or(|(name, _)| named(before, name).is_some()), "{env:#?}");
+    }
 }
 
 /// Where Geth's own container passes Pod Security's level `restricted`, the sidecar does; and it runs as Geth does.

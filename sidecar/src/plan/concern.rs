@@ -80,7 +80,7 @@ pub(super) fn of_mesh(own: &Entry, wanted: &[Wanted<'_>], listed: &Listed, links
     let mut concerns = Vec::new();
     let (nodes, external) = (wanted.len() + 1, listed.externals());
     let registered = wanted.iter().filter(|node| listed.origin(&node.entry.enode.key).is_none());
-    let all = registered.map(|node| (node.entry, node.pod)).chain([(own, "this pod")]);
+    let all = registered.map(|node| (node.entry.as_ref(), node.pod)).chain([(own, "this pod")]);
     let smallest = all.map(|(entry, pod)| (entry.max_peers.unwrap_or(DEFAULT_MAX_PEERS), pod)).min();
     if let Some((max_peers, pod)) = smallest
         && usize::try_from(max_peers).is_ok_and(|max_peers| max_peers < needed(nodes, external))

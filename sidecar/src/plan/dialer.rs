@@ -57,6 +57,7 @@ mod tests {
     fn entry(key: u16, since: i64) -> Entry {
         Entry {
             enode: format!("enode://{key:0128x}@10.0.0.1:30303").parse().unwrap(),
+            alternates: Vec::new(),
             network_id: 1,
             genesis: String::new(),
             pod_uid: None,

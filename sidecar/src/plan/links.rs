@@ -107,7 +107,7 @@ impl Links {
     /// The keys of the network in order, after noting whether they changed.
     fn ring(&mut self, own: &Entry, wanted: &[Wanted<'_>], listed: &Listed, now: Now) -> Vec<PublicKey> {
         let registered = wanted.iter().filter(|node| listed.origin(&node.entry.enode.key).is_none());
-        let mut ring: Vec<_> = registered.map(|node| node.entry).chain([own]).collect();
+        let mut ring: Vec<_> = registered.map(|node| node.entry.as_ref()).chain([own]).collect();
         ring.sort_by_key(|entry| entry.enode.key);
         let ring: Vec<_> = ring.into_iter().map(|entry| (entry.enode.key, entry.since)).collect();
         if ring != self.ring {
@@ -119,7 +119,7 @@ impl Links {
 
     /// What Geth has to be told of the nodes that shall be its peers.
     fn plan_wanted(&mut self, scene: &Scene<'_>, rng: &mut impl Rng, plan: &mut Plan) {
-        let mut registered = scene.wanted.iter().filter(|node| scene.origin(node.entry).is_none());
+        let mut registered = scene.wanted.iter().filter(|node| scene.origin(&node.entry).is_none());
         self.restarted &= !registered.all(|node| scene.peer(&node.entry.enode.key).is_some_and(is_up));
         let patience = if self.restarted { Patience::AFTER_RESTART } else { Patience::USUAL };
         let mut slots = scene.free_slots(&self.memory);
@@ -128,7 +128,7 @@ impl Links {
             let enode = node.entry.enode;
             let listed = if self.fresh { Static::Absent } else { Static::Unknown };
             let memory = self.memory.entry(enode.key).or_insert_with(|| Memory::new(listed));
-            memory.observe(node.entry, scene, patience, rng);
+            memory.observe(&node.entry, scene, patience, rng);
             if memory.busy {
                 continue;
             }
@@ -138,7 +138,7 @@ impl Links {
             }
 
             let mut calls = Vec::new();
-            match memory.dial(scene, node.entry, slots) {
+            match memory.dial(scene, &node.entry, slots) {
                 Dial::Now => {
                     calls = memory.add(enode);
                     slots = slots.saturating_sub(1);
@@ -162,7 +162,7 @@ impl Links {
     /// Hangs up on up to `count` nodes that this Geth dialed though they are in the others'
     /// shares: those sides dial again, and slots are free for links that have nobody else.
     fn free_slots(&mut self, scene: &Scene<'_>, mut count: usize, plan: &mut Plan) {
-        for node in scene.wanted.iter().filter(|node| !scene.is_share(node.entry)) {
+        for node in scene.wanted.iter().filter(|node| !scene.is_share(&node.entry)) {
             if count == 0 {
                 return;
             }
@@ -220,7 +220,7 @@ impl Links {
         let enode = node.entry.enode;
         let memory = self.memory.get(&enode.key);
         let listed = memory.is_some_and(|memory| matches!(memory.listed, Static::At(_)));
-        let begins = listed || scene.begins(node.entry);
+        let begins = listed || scene.begins(&node.entry);
         let failure = memory.and_then(|memory| memory.failure.as_ref());
         let (state, reason) = match (scene.peer(&enode.key), failure) {
             (Some(peer), _) if is_up(peer) && peer.inbound => (LinkState::Connected, "it dialed this node".to_owned()),

@@ -1,5 +1,6 @@
 //! Listed nodes: those without an entry, which are peers because a list in the registry names them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::membership::{Link, Wanted};
@@ -96,7 +97,9 @@ impl Listed {
             name = format!("{name}/{}", enode.key);
         }
         let entry = match own {
-            Own::Ready(own) => Some(Entry { enode, max_peers: None, pod_uid: None, ..own.clone() }),
+            Own::Ready(own) => {
+                Some(Entry { enode, alternates: Vec::new(), max_peers: None, pod_uid: None, ..own.clone() })
+            }
             Own::Silent | Own::Unpeerable => None,
         };
         self.nodes.insert(enode.key, Node { name, enode, origin, entry });
@@ -132,7 +135,9 @@ impl Listed {
 
     /// The nodes, all of which shall be peers.
     pub(super) fn wanted(&self) -> impl Iterator<Item = Wanted<'_>> {
-        self.nodes.values().filter_map(|node| Some(Wanted { pod: &node.name, entry: node.entry.as_ref()? }))
+        self.nodes
+            .values()
+            .filter_map(|node| Some(Wanted { pod: &node.name, entry: Cow::Borrowed(node.entry.as_ref()?) }))
     }
 
     /// Their names and enodes.

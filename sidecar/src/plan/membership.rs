@@ -2,6 +2,7 @@
 //!
 //! Which of the peers it is linked to is decided here and nowhere else: today all of them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::listed::Listed;
@@ -27,7 +28,8 @@ impl Link {
 /// A node that shall be a peer.
 pub(super) struct Wanted<'a> {
     pub(super) pod: &'a str,
-    pub(super) entry: &'a Entry,
+    /// Its entry, with the one of its addresses that this node dials.
+    pub(super) entry: Cow<'a, Entry>,
 }
 
 /// Sorts the other pods into those that shall be peers, and those that shall not, with the reason.
@@ -43,7 +45,7 @@ pub(super) fn sort<'a>(situation: &Situation<'a>, own: &Entry, listed: &'a Liste
             rest.push(Link::new(pod, enode, state, reason));
         };
         let entry = match &record.entry {
-            Ok(entry) => entry,
+            Ok(entry) => entry.seen_by(own),
             Err(error) => {
                 leave(pod, None, LinkState::Invalid, error.to_string());
                 continue;
@@ -51,7 +53,7 @@ pub(super) fn sort<'a>(situation: &Situation<'a>, own: &Entry, listed: &'a Liste
         };
         let enode = Some(entry.enode);
         let same_key = |pod: &str| format!("{pod} has the same node key; Geth can be connected to one of them only");
-        if let Some(reason) = own.mismatch(entry) {
+        if let Some(reason) = own.mismatch(&entry) {
             leave(pod, enode, LinkState::Mismatch, reason);
         } else if entry.enode.key == own.enode.key {
             leave(pod, enode, LinkState::Duplicate, same_key("this pod"));

@@ -4,6 +4,9 @@
 //! an [`Entry`] only if every field is what it has to be. Unknown fields are
 //! ignored: newer versions may add some.
 
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -12,6 +15,9 @@ use crate::enode::Enode;
 
 /// The longest value that is looked at, in bytes. What this program writes is about 400 long.
 pub const MAX_LENGTH: usize = 4096;
+
+/// How many addresses an entry may have besides the first: a pod has two, one for each family.
+pub const MAX_ALTERNATES: usize = 4;
 
 /// Why a registry value is no entry.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -22,6 +28,9 @@ pub enum EntryError {
     /// Not the JSON of an entry; what is wrong, with its place.
     #[error("the value is not an entry: {0}")]
     Format(String),
+    /// An alternate address that nobody can dial, or too many of them.
+    #[error("the value is not an entry: alternates: {0}")]
+    Alternates(String),
     /// The genesis is not a 32-byte hash.
     #[error("the value is not an entry: genesis is not 0x and 64 hexadecimal digits")]
     Genesis,
@@ -33,6 +42,10 @@ pub enum EntryError {
 pub struct Entry {
     /// Who it is and where it accepts connections.
     pub enode: Enode,
+    /// Further addresses at which it accepts connections, at most [`MAX_ALTERNATES`]: for
+    /// those who cannot dial the first, because they have no address of its family.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternates: Vec<SocketAddr>,
     /// The network id, as in the `eth` handshake.
     pub network_id: u64,
     /// Hash of the genesis block, `0x` and 64 lower-case hexadecimal digits.
@@ -62,8 +75,15 @@ impl Entry {
         if value.len() > MAX_LENGTH {
             return Err(EntryError::TooLong);
         }
-        let entry: Self =
+        let mut entry: Self =
             serde_json::from_str(value).map_err(|error| EntryError::Format(clip(&error.to_string(), 200)))?;
+        if entry.alternates.len() > MAX_ALTERNATES {
+            return Err(EntryError::Alternates(format!("there are more than {MAX_ALTERNATES}")));
+        }
+        for alternate in &mut entry.alternates {
+            let enode = Enode::new(entry.enode.key, *alternate);
+            *alternate = enode.map_err(|error| EntryError::Alternates(error.to_string()))?.address;
+        }
         let is_hash = entry.genesis.strip_prefix("0x").is_some_and(|digits| {
             digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
         });
@@ -76,7 +96,27 @@ impl Entry {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// What keeps `other` from being of this entry's network, in words; `None` if nothing does.
+    /// Every address at which it accepts connections, the one to prefer first.
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        std::iter::once(self.enode.address).chain(self.alternates.iter().copied())
+    }
+
+    /// The first address of `other` that this node can dial: of a family of which it has an address itself.
+    fn reach(&self, other: &Self) -> Option<SocketAddr> {
+        other.addresses().find(|theirs| self.addresses().any(|own| own.is_ipv4() == theirs.is_ipv4()))
+    }
+
+    /// This entry as `own` has to dial it: with the address that it can reach.
+    pub fn seen_by(&self, own: &Self) -> Cow<'_, Self> {
+        match own.reach(self) {
+            Some(address) if address != self.enode.address => {
+                Cow::Owned(Self { enode: Enode { address, ..self.enode }, ..self.clone() })
+            }
+            _ => Cow::Borrowed(self),
+        }
+    }
+
+    /// What keeps `other` from being this entry's peer, in words; `None` if nothing does. Both sides say the same.
     pub fn mismatch(&self, other: &Self) -> Option<String> {
         let named = |network: &Option<String>| network.clone().unwrap_or_else(|| "none".into());
         if self.network != other.network {
@@ -86,6 +126,13 @@ impl Entry {
             Some(format!("has network id {}, this node has {}", other.network_id, self.network_id))
         } else if self.genesis != other.genesis {
             Some(format!("has genesis {}, this node has {}", other.genesis, self.genesis))
+        } else if self.reach(other).is_none() {
+            // Without a common family both have addresses of one only.
+            let family = |entry: &Self| if entry.enode.address.is_ipv4() { "IPv4" } else { "IPv6" };
+            let (its, ours) = (family(other), family(self));
+            Some(format!(
+                "can be dialed on {its} only, and this node on {ours} only: one of the two needs an address of both families"
+            ))
         } else {
             None
         }
@@ -105,6 +152,7 @@ mod tests {
     fn entry() -> Entry {
         Entry {
             enode: format!("enode://{}@10.9.8.7:30303", "ab".repeat(64)).parse().unwrap(),
+            alternates: Vec::new(),
             network_id: 1337,
             genesis: format!("0x{}", "0d".repeat(32)),
             pod_uid: Some("c0ffee".into()),
@@ -161,6 +209,60 @@ mod tests {
         ] {
             let words = base.mismatch(&other).unwrap();
             assert!(words.contains(word), "{words}");
+        }
+    }
+
+    /// An entry with these addresses.
+    fn at(addresses: &[&str]) -> Entry {
+        let mut addresses = addresses.iter().map(|address| address.parse().unwrap());
+        let enode = Enode { address: addresses.next().unwrap(), ..entry().enode };
+        Entry { enode, alternates: addresses.collect(), ..entry() }
+    }
+
+    #[test]
+    fn does_each_side_dial_an_address_of_a_family_that_it_has() {
+        let (four, six) = ("10.0.0.1:30303", "[fd00::1]:30303");
+        for (own, other, dialed) in [
+            (&[four][..], &[four][..], four),
+            (&[six], &[six], six),
+            (&[four], &[four, six], four),
+            (&[four], &[six, four], four),
+            (&[six], &[four, six], six),
+            (&[four, six], &[six], six),
+            (&[four, six], &[six, four], six),
+            (&[four, six], &[four, six], four),
+        ] {
+            let (own, other) = (at(own), at(other));
+            let seen = other.seen_by(&own);
+            assert_eq!(seen.enode.address.to_string(), dialed, "{own:?} dials {other:?}");
+            assert_eq!(seen.enode.key, other.enode.key);
+            assert_eq!((own.mismatch(&other), other.mismatch(&own)), (None, None));
+        }
+    }
+
+    #[test]
+    fn are_nodes_without_a_common_family_told_apart_by_both_sides() {
+        let (four, six) = (at(&["10.0.0.1:30303"]), at(&["[fd00::1]:30303"]));
+        for (own, other, words) in
+            [(&four, &six, "on IPv6 only, and this node on IPv4"), (&six, &four, "on IPv4 only, and this node on IPv6")]
+        {
+            let reason = own.mismatch(other).unwrap();
+            assert!(reason.contains(words), "{reason}");
+            assert_eq!(*other.seen_by(own), *other, "and not a word of an address that is not there");
+        }
+    }
+
+    #[test]
+    fn is_an_entry_with_several_addresses_read_back_and_one_with_an_odd_one_refused() {
+        let both = at(&["10.0.0.1:30303", "[fd00::1]:30303"]);
+        let value = both.to_value();
+        assert!(value.contains(r#""alternates":["[fd00::1]:30303"]"#), "{value}");
+        assert_eq!(Entry::parse(&value), Ok(both));
+        let four = Entry::parse(&value.replace("[fd00::1]", "[::ffff:10.0.0.9]")).unwrap();
+        assert_eq!(four.alternates, ["10.0.0.9:30303".parse().unwrap()], "IPv4 in the clothes of IPv6");
+        let many = format!("[{}]", [r#""[fd00::1]:1""#; MAX_ALTERNATES + 1].join(","));
+        for bad in [r#"["[::]:1"]"#, r#"["[fd00::1]:0"]"#, r#"["geth-0:1"]"#, r#"["10.0.0.1"]"#, "7", &many] {
+            assert!(Entry::parse(&value.replace(r#"["[fd00::1]:30303"]"#, bad)).is_err(), "{bad}");
         }
     }
 

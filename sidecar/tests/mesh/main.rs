@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on shall fail where it stands")]
 
+mod addresses;
 mod large;
 mod lists;
 mod network;

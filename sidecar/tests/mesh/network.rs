@@ -81,7 +81,15 @@ impl Network {
     }
 
     pub(crate) fn start_sidecar(&self, geth: &GethConfig, number: u16, uid: &str) -> Sidecar {
+        self.start_sidecar_told(geth, number, uid, &[])
+    }
+
+    /// Starts a sidecar that has the variables `more` as well.
+    fn start_sidecar_told(&self, geth: &GethConfig, number: u16, uid: &str, more: &[(&str, &str)]) -> Sidecar {
         let variables = |name: &str| {
+            if let Some((_, value)) = more.iter().find(|(told, _)| *told == name) {
+                return Some((*value).to_owned());
+            }
             Some(match name {
                 "IPC_PATH" => geth.socket.display().to_string(),
                 "PEERING_POD_NAME" => format!("geth-{number}"),
@@ -113,9 +121,14 @@ impl Network {
     }
 
     pub(crate) fn start_with(&self, number: u16, config: GethConfig) -> PodUnderTest {
+        self.start_told(number, config, &[])
+    }
+
+    /// Starts a pod whose sidecar has the variables `more` as well.
+    pub(crate) fn start_told(&self, number: u16, config: GethConfig, more: &[(&str, &str)]) -> PodUnderTest {
         let uid = self.put_pod(number);
         let geth = self.world.start(config.clone());
-        PodUnderTest { number, geth, sidecar: self.start_sidecar(&config, number, &uid) }
+        PodUnderTest { number, geth, sidecar: self.start_sidecar_told(&config, number, &uid, more) }
     }
 
     pub(crate) fn start(&self, number: u16) -> PodUnderTest {

@@ -57,6 +57,9 @@ pub struct Config {
     pub ip: IpAddr,
     /// `--port`.
     pub port: u16,
+    /// Where others reach it in the place of `ip` and `port`: through a NAT, or at an
+    /// address of each family. Empty: at `ip` and `port`.
+    pub reached_at: Vec<SocketAddr>,
     /// `--networkid`.
     pub network_id: u64,
     /// Hash of the genesis block, with `0x`.
@@ -81,6 +84,14 @@ pub enum Nat {
 }
 
 impl Config {
+    /// Every address at which others reach it.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        match self.reached_at.as_slice() {
+            [] => vec![SocketAddr::new(self.ip, self.port)],
+            addresses => addresses.to_vec(),
+        }
+    }
+
     /// The `n`th Geth of a network: key, and pod IP 10.0.x.y, are made from `n`.
     pub fn new(n: u16, socket: impl Into<PathBuf>) -> Self {
         let [high, low] = n.to_be_bytes();
@@ -89,6 +100,7 @@ impl Config {
             key: key(n),
             ip: Ipv4Addr::new(10, 0, high, low).into(),
             port: 30303,
+            reached_at: Vec::new(),
             network_id: 1337,
             genesis: format!("0x{}", "9e".repeat(32)),
             max_peers: 50,
@@ -272,8 +284,8 @@ impl FakeGeth {
     /// The enode at which others reach it.
     #[must_use]
     pub fn enode(&self) -> String {
-        let Config { key, ip, port, .. } = self.config();
-        format!("enode://{key}@{}", SocketAddr::new(ip, port))
+        let config = self.config();
+        format!("enode://{}@{}", config.key, config.addresses()[0])
     }
 
     /// A hold on it for a stand-in of a sidecar.

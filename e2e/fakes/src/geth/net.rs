@@ -120,7 +120,13 @@ impl Node {
     }
 
     pub(super) fn listens_at(&self, address: SocketAddr) -> bool {
-        self.running && self.config.p2p && SocketAddr::new(self.config.ip, self.config.port) == address
+        self.running && self.config.p2p && self.config.addresses().contains(&address)
+    }
+
+    /// Without an address of a family, nothing of that family can be dialed.
+    fn has_family_of(&self, address: SocketAddr) -> bool {
+        self.config.ip.is_ipv4() == address.is_ipv4()
+            || self.config.addresses().iter().any(|own| own.is_ipv4() == address.is_ipv4())
     }
 }
 
@@ -279,7 +285,7 @@ impl Net {
             };
             let run = node.run;
             // A pod without a listener refuses at once; an address without a pod is silent.
-            let pod = self.nodes.iter().any(|node| node.config.ip == address.ip());
+            let pod = self.nodes.iter().any(|node| node.config.addresses().iter().any(|own| own.ip() == address.ip()));
             let takes = if pod { self.latency } else { DIAL_TIMEOUT };
             self.nodes[index].history.insert(key.clone(), now + DIAL_HISTORY);
             self.nodes[index].dialing.insert(key.clone(), Dial { address, lost: false });
@@ -298,6 +304,9 @@ impl Net {
     /// A dial has reached its address.
     fn connect(&mut self, now: Instant, from: usize, key: &str, address: SocketAddr) {
         let Some(to) = self.nodes.iter().position(|node| node.listens_at(address)) else { return };
+        if !self.nodes[from].has_family_of(address) {
+            return;
+        }
         let own = self.nodes[from].config.key.clone();
         // RLPx greets a key, not an address.
         if self.nodes[to].config.key != key || !self.accepts(from, key, false) || !self.accepts(to, &own, true) {

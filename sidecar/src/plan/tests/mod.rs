@@ -29,6 +29,7 @@ struct Bench {
 fn entry(node: u8, since: i64) -> Entry {
     Entry {
         enode: format!("enode://{}@10.0.0.{node}:30303", format!("{node:02x}").repeat(64)).parse().unwrap(),
+        alternates: Vec::new(),
         network_id: 1337,
         genesis: format!("0x{}", "0d".repeat(32)),
         pod_uid: Some(format!("uid-{node}")),
