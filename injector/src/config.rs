@@ -62,6 +62,9 @@ pub struct Args {
     /// Name of a ConfigMap that networks may use, repeated or separated by commas; the first is the default
     #[arg(long, env = "INJECTOR_CONFIGMAP", value_delimiter = ',', default_value = "geth-peering")]
     configmap: Vec<Written<ObjectName>>,
+    /// Name of a namespace whose registry pods of other namespaces may use; repeated or separated by commas
+    #[arg(long, env = "INJECTOR_REGISTRY_NAMESPACE", value_delimiter = ',')]
+    registry_namespace: Vec<Written<DnsLabel>>,
     /// Name of a namespace in which nothing is made, whatever its labels; repeated or separated by commas
     #[arg(long, env = "INJECTOR_EXCLUDED_NAMESPACE", value_delimiter = ',')]
     excluded_namespace: Vec<Written<DnsLabel>>,
@@ -140,6 +143,7 @@ impl Args {
             sidecar_memory_limit,
             sidecar_log_level,
             configmap,
+            registry_namespace,
             excluded_namespace,
             native_sidecars,
             disable_service_links,
@@ -164,6 +168,8 @@ impl Args {
         let sidecar_log_text = sidecar_log_level.text.to_ascii_uppercase();
         let sidecar_log_level = mistakes.value("sidecar-log-level", sidecar_log_level);
         let configmaps: Option<Vec<_>> = configmap.into_iter().map(|name| mistakes.value("configmap", name)).collect();
+        let registries: Option<Vec<_>> =
+            registry_namespace.into_iter().map(|name| mistakes.value("registry-namespace", name)).collect();
         let excluded: Option<Vec<_>> =
             excluded_namespace.into_iter().map(|name| mistakes.value("excluded-namespace", name)).collect();
         let native_sidecars = mistakes.value("native-sidecars", native_sidecars);
@@ -197,6 +203,7 @@ impl Args {
                     memory_limit: memory_limit?.0,
                     log_level: sidecar_log_level.map(|_| sidecar_log_text)?,
                     configmap_names: configmaps?.into_iter().map(|name| name.0).collect(),
+                    registry_namespaces: registries?.into_iter().map(|name| name.0).collect(),
                     native_sidecars: native_sidecars?,
                     disable_service_links: disable_service_links?,
                     version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -277,6 +284,8 @@ mod tests {
             "--sidecar-log-level=debug",
             "--configmap=nodes",
             "--configmap=geth-peering,third",
+            "--registry-namespace=shared",
+            "--registry-namespace=east,west",
             "--excluded-namespace=vault",
             "--excluded-namespace=kube-system,vault",
             "--native-sidecars=false",
@@ -295,6 +304,7 @@ mod tests {
             memory_limit: "1Gi".into(),
             log_level: "DEBUG".into(),
             configmap_names: vec!["nodes".into(), "geth-peering".into(), "third".into()],
+            registry_namespaces: vec!["shared".into(), "east".into(), "west".into()],
             native_sidecars: false,
             disable_service_links: false,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -314,6 +324,7 @@ mod tests {
             ("sidecar-memory-limit", "1Xi"),
             ("sidecar-log-level", "LOUD"),
             ("configmap", "No_Name"),
+            ("registry-namespace", "No"),
             ("excluded-namespace", "no.namespace"),
             ("native-sidecars", "maybe"),
             ("disable-service-links", "2"),

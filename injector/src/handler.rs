@@ -83,14 +83,18 @@ impl Webhook {
         let account = match plan {
             // It will not be injected.
             None => Account::Ready,
-            Some(plan) => match self.preparer.ensure(&review.namespace, &plan.name, review.dry_run).await {
-                Ok(()) => Account::Ready,
-                Err(error) => {
-                    let why = error.to_string();
-                    self.notify(review, NOT_PREPARED, &format!("the sidecar may lack the rights to find peers: {why}"));
-                    Account::NotReady(why)
+            Some(plan) => {
+                let registry = plan.registry.as_deref();
+                match self.preparer.ensure(&review.namespace, &plan.name, registry, review.dry_run).await {
+                    Ok(()) => Account::Ready,
+                    Err(error) => {
+                        let why = error.to_string();
+                        let note = format!("the sidecar may lack the rights to find peers: {why}");
+                        self.notify(review, NOT_PREPARED, &note);
+                        Account::NotReady(why)
+                    }
                 }
-            },
+            }
         };
         let context = Context { settings: &self.settings, namespace: &review.namespace, account: &account };
         guarded(|| inject(&review.object, &context)).map_or_else(|| failed(opt_in), Decided::from)

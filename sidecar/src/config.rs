@@ -25,7 +25,8 @@ pub mod env {
     /// Name of the ConfigMap that all sidecars of a network share.
     /// Default `geth-shared-static-nodes`, as it always was.
     pub const CONFIGMAP_NAME: &str = "CONFIGMAP_NAME";
-    /// Namespace of that ConfigMap. Default: the namespace of the pod.
+    /// Namespace of that ConfigMap. Default: the namespace of the pod. In another one the
+    /// pod's key in it begins with the pod's namespace.
     pub const NAMESPACE: &str = "NAMESPACE";
     /// Name of the pod. Default: the host name, which is the pod's name.
     pub const POD_NAME: &str = "PEERING_POD_NAME";

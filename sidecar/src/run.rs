@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::http::{self, Inputs};
 use crate::metrics::Metrics;
 use crate::reconcile::{self, Outputs};
+use crate::registry::key;
 use crate::registry::store::Store;
 use crate::status::Status;
 use crate::{identity, telemetry};
@@ -40,7 +41,7 @@ pub async fn main() -> ExitCode {
     }
 }
 
-async fn run(config: Config) -> Result<()> {
+async fn run(mut config: Config) -> Result<()> {
     let listener = TcpListener::bind(config.http).await.with_context(|| format!("cannot listen on {}", config.http))?;
     let mut kube = kube::Config::incluster().context(
         "cannot read the service account's token and certificate: the sidecar runs in a pod, with its service account's token mounted",
@@ -48,6 +49,8 @@ async fn run(config: Config) -> Result<()> {
     // Its retries would outlast the deadlines that every call has here.
     kube.default_retry = false;
     let namespace = config.namespace.clone().unwrap_or_else(|| kube.default_namespace.clone());
+    // From here on the pod goes by its key, which is its name unless the registry is another namespace's.
+    config.pod_name = key::of(&config.pod_name, &kube.default_namespace, &namespace);
     let client = Client::try_from(kube).context("cannot set up the connection to the API server")?;
     let store = Store::new(client, &namespace, &config.configmap);
     info!(

@@ -134,6 +134,19 @@ async fn is_it_told_whether_a_pod_lives() {
 }
 
 #[tokio::test]
+async fn is_a_pod_of_another_namespace_looked_for_where_it_is() {
+    let server = ApiServer::new();
+    let store = store(&server);
+    server.put(&Pod { metadata: named("geth-0"), ..Pod::default() });
+    assert_eq!(store.look("east_geth-0").await.unwrap(), PodState::Gone, "the one of the same name is another");
+    let metadata = ObjectMeta { namespace: Some("east".into()), ..named("geth-0") };
+    let uid = server.put(&Pod { metadata, ..Pod::default() }).metadata.uid.unwrap();
+    assert_eq!(store.look("east_geth-0").await.unwrap(), PodState::Alive { uid, terminating: false });
+    store.assert("east_geth-0", "a").await.unwrap();
+    assert_eq!(value_of(&server, "east_geth-0").as_deref(), Some("a"), "it is a key that a ConfigMap may have");
+}
+
+#[tokio::test]
 async fn does_the_watch_show_the_configmap_made_changed_deleted_and_made_again() {
     let server = ApiServer::new();
     let mut watching = Watching::start(store(&server));

@@ -158,6 +158,7 @@ pub(super) fn settings() -> Settings {
         memory_limit: "64Mi".into(),
         log_level: "INFO".into(),
         configmap_names: vec!["geth-peering".into()],
+        registry_namespaces: Vec::new(),
         native_sidecars: true,
         disable_service_links: true,
         version: "0".into(),

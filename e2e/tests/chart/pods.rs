@@ -50,7 +50,8 @@ fn is_everything_created_that_is_needed_and_nothing_else() {
 
 #[test]
 fn does_every_flag_of_the_injector_get_a_value() {
-    let objects = render(&json!({}));
+    // By default no namespace's registry is open to others.
+    let objects = render(&at("registry.namespaces", json!(["shared"])));
     let mut given: BTreeSet<_> = objects
         .flags()
         .into_iter()

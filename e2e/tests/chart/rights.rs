@@ -90,6 +90,16 @@ fn does_the_injector_know_the_configmaps_that_sidecars_may_use() {
 }
 
 #[test]
+fn does_the_injector_know_the_namespaces_whose_registry_others_may_use() {
+    let told = |values: Value| -> Vec<String> {
+        let flags = render(&values).flags().into_iter();
+        flags.filter(|(flag, _)| flag == "registry-namespace").map(|(_, namespace)| namespace).collect()
+    };
+    assert!(told(json!({})).is_empty());
+    assert_eq!(told(at("registry.namespaces", json!(["east", "west"]))), ["east", "west"]);
+}
+
+#[test]
 fn do_running_networks_keep_their_rights_after_an_uninstall() {
     for object in &render(&json!({})).0 {
         let kept = object["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep";

@@ -22,10 +22,12 @@ pub struct AccountPlan {
     pub name: String,
     /// True if the pod as received names another one, so that this one must exist before the pod does.
     pub replaces: bool,
+    /// The namespace of the registry, if the pod names one: the account needs its rights there as well.
+    pub registry: Option<String>,
 }
 
 /// What account a pod is to have.
-pub(super) fn plan(pod: &Value, choice: AccountChoice) -> AccountPlan {
+pub(super) fn plan(pod: &Value, choice: AccountChoice, registry: Option<String>) -> AccountPlan {
     // `serviceAccount` is the deprecated name of the field; the other one counts where both are set.
     let named = |field: &str| pod["spec"][field].as_str().filter(|name| !name.is_empty());
     let current = named("serviceAccountName").or_else(|| named("serviceAccount")).unwrap_or(UNCHOSEN);
@@ -35,9 +37,9 @@ pub(super) fn plan(pod: &Value, choice: AccountChoice) -> AccountPlan {
         AccountChoice::Replace => true,
     };
     if replace && current != NAME {
-        AccountPlan { name: NAME.to_owned(), replaces: true }
+        AccountPlan { name: NAME.to_owned(), replaces: true, registry }
     } else {
-        AccountPlan { name: current.to_owned(), replaces: false }
+        AccountPlan { name: current.to_owned(), replaces: false, registry }
     }
 }
 
@@ -72,7 +74,8 @@ mod tests {
             (json!({"serviceAccountName": "mine"}), AccountChoice::Keep, "mine", false),
         ] {
             let pod = json!({"spec": spec});
-            assert_eq!(plan(&pod, choice), AccountPlan { name: name.to_owned(), replaces }, "{pod} {choice:?}");
+            let expected = AccountPlan { name: name.to_owned(), replaces, registry: None };
+            assert_eq!(plan(&pod, choice, None), expected, "{pod} {choice:?}");
         }
     }
 }

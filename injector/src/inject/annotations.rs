@@ -20,10 +20,11 @@ pub(super) const PREFIX: &str = "geth-peering/";
 pub(super) const INJECTED: &str = "geth-peering/injected";
 
 /// Every key a user may write, without the prefix.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "container",
     "network",
     "configmap",
+    "registry-namespace",
     "ipc-path",
     "run-as-user",
     "run-as-group",
@@ -66,6 +67,7 @@ pub(super) struct Overrides {
     pub(super) container: Option<String>,
     pub(super) network: Option<String>,
     pub(super) configmap: Option<String>,
+    pub(super) registry_namespace: Option<String>,
     pub(super) ipc_path: Option<String>,
     pub(super) run_as_user: Option<i64>,
     pub(super) run_as_group: Option<i64>,
@@ -112,6 +114,7 @@ impl Overrides {
             "container" => self.container = Some(dns_label(value)?),
             "network" => self.network = Some(network(value)?),
             "configmap" => self.configmap = Some(configmap(value, settings)?),
+            "registry-namespace" => self.registry_namespace = Some(registry_namespace(value, settings)?),
             "ipc-path" => self.ipc_path = Some(socket_path(value)?),
             "run-as-user" => self.run_as_user = Some(id(value)?),
             "run-as-group" => self.run_as_group = Some(id(value)?),
@@ -190,6 +193,20 @@ fn configmap(value: &str, settings: &Settings) -> Result<String, String> {
     Err(format!(
         "the sidecars' rights cover only {names}; write one of these, \
          or have the administrator add the name to the chart value registry.configMapNames"
+    ))
+}
+
+fn registry_namespace(value: &str, settings: &Settings) -> Result<String, String> {
+    if settings.registry_namespaces.iter().any(|name| name == value) {
+        return Ok(value.to_owned());
+    }
+    let names = match settings.registry_namespaces.as_slice() {
+        [] => "none is".to_owned(),
+        names => format!("these are: {}", names.join(", ")),
+    };
+    Err(format!(
+        "only namespaces in the chart value registry.namespaces are open to pods of others, and {names}; \
+         have the administrator add this one, or take the annotation out"
     ))
 }
 
@@ -294,6 +311,7 @@ mod tests {
             ("network", "a b", "63 letters"),
             ("network", "", "63 letters"),
             ("configmap", "other", "registry.configMapNames"),
+            ("registry-namespace", "other", "registry.namespaces are open to pods of others, and none is"),
             ("ipc-path", "geth.ipc", "absolute path"),
             ("ipc-path", "/data/$X.ipc", "without variables"),
             ("ipc-path", "/data/", "absolute path"),

@@ -161,7 +161,7 @@ fn variables(plan: &Plan<'_>, settings: &Settings, namespace: &str) -> Result<Ve
         literal(name::LOGGING, overrides.log_level.as_deref().unwrap_or(&settings.log_level)),
         literal(name::IPC_PATH, &plan.socket.path),
         literal(name::CONFIGMAP_NAME, overrides.configmap.as_deref().unwrap_or(configmap)),
-        literal(name::NAMESPACE, namespace),
+        literal(name::NAMESPACE, overrides.registry_namespace.as_deref().unwrap_or(namespace)),
         // The name of a pod that has only generateName is not known yet; the kubelet will know it.
         env::from_field(name::POD_NAME, "metadata.name"),
         env::from_field(name::POD_UID, "metadata.uid"),

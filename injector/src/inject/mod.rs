@@ -57,6 +57,8 @@ pub struct Settings {
     pub log_level: String,
     /// ConfigMaps that the sidecars have rights on; the first is the one they use unless a pod names another.
     pub configmap_names: Vec<String>,
+    /// Namespaces whose registry pods of other namespaces may use.
+    pub registry_namespaces: Vec<String>,
     /// Inject a native sidecar (KEP-753; Kubernetes 1.29 and later) and not an ordinary container.
     pub native_sidecars: bool,
     /// Set `enableServiceLinks: false`.
@@ -204,7 +206,7 @@ fn survey<'a>(pod: &'a Value, settings: &Settings) -> Result<Plan<'a>, Refusal> 
     let socket = ipc::locate(&geth, overrides.ipc_path.as_deref())?;
     let user = user::of(pod, &geth, &overrides)?;
     let max_peers = env::max_peers(&geth, overrides.max_peers);
-    let account = account::plan(pod, overrides.account);
+    let account = account::plan(pod, overrides.account, overrides.registry_namespace.clone());
     Ok(Plan { geth, overrides, socket, user, max_peers, account, sidecar })
 }
 
@@ -348,6 +350,7 @@ impl Settings {
             memory_limit: "64Mi".into(),
             log_level: "INFO".into(),
             configmap_names: vec!["geth-peering".into()],
+            registry_namespaces: Vec::new(),
             native_sidecars: true,
             disable_service_links: true,
             version: "0.1.0".into(),

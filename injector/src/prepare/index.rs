@@ -51,6 +51,22 @@ impl<V> Mirror<V> {
     }
 }
 
+/// An account that needs a sidecar's rights, in its own namespace or in that of a registry elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Holder {
+    /// The account `name` of `namespace`.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+}
+
 /// What a namespace lacks for an account to have a sidecar's rights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Need {
@@ -77,7 +93,7 @@ pub struct Index {
     accounts: Mirror<()>,
     bindings: Mirror<RoleBinding>,
     /// The accounts that the binding of a namespace had when last seen; one that is made anew has them again.
-    subjects: BTreeMap<String, BTreeSet<String>>,
+    subjects: BTreeMap<String, BTreeSet<Holder>>,
 }
 
 impl Index {
@@ -121,8 +137,7 @@ impl Index {
 
     fn remember(&mut self, binding: &RoleBinding) {
         let namespace = binding.namespace().unwrap_or_default();
-        let accounts = accounts_of(binding, &namespace).map(str::to_owned).collect();
-        self.subjects.insert(namespace, accounts);
+        self.subjects.insert(namespace, holders_of(binding));
     }
 
     /// The binding of `namespace` is gone. Its accounts stay known only where the binding is to come back by itself.
@@ -137,14 +152,15 @@ impl Index {
         self.namespaces.synced && self.accounts.synced && self.bindings.synced
     }
 
-    /// What `namespace` needs so that `account` has a sidecar's rights.
-    pub fn need(&self, namespace: &str, account: &str) -> Need {
+    /// What `namespace` needs so that `account` has a sidecar's rights in it.
+    pub fn need(&self, namespace: &str, account: &Holder) -> Need {
         let Some(binding) = self.bindings.current.get(namespace) else { return Need::Write };
         if !self.gives_role(binding) {
             return if is_ours(binding) { Need::Write } else { Need::Foreign { role: binding.role_ref.name.clone() } };
         }
-        let bound: BTreeSet<_> = accounts_of(binding, namespace).collect();
-        let complete = self.has_account(namespace) && bound.contains(NAME) && bound.contains(account);
+        let bound = holders_of(binding);
+        let ours = bound.contains(&Holder::new(namespace, NAME));
+        let complete = self.has_account(namespace) && ours && bound.contains(account);
         if complete { Need::Nothing } else { Need::Write }
     }
 
@@ -169,16 +185,16 @@ impl Index {
     }
 
     /// The accounts that a binding in `namespace` has to have: ours, `account`, and those it had before.
-    pub fn wanted(&self, namespace: &str, account: &str) -> BTreeSet<String> {
+    pub fn wanted(&self, namespace: &str, account: &Holder) -> BTreeSet<Holder> {
         let before = self.subjects.get(namespace).into_iter().flatten().cloned();
-        before.chain([NAME.to_owned(), account.to_owned()]).collect()
+        before.chain([Holder::new(namespace, NAME), account.clone()]).collect()
     }
 
     /// The labelled namespaces that have to be prepared; those being deleted take nothing any more.
     pub fn unprepared(&self) -> Vec<String> {
         let live = self.namespaces.current.iter().filter(|(_, deleting)| !**deleting).map(|(name, _)| name);
         let ours = live.filter(|namespace| !self.is_excluded(namespace));
-        ours.filter(|namespace| self.need(namespace, NAME) != Need::Nothing).cloned().collect()
+        ours.filter(|namespace| self.need(namespace, &Holder::new(namespace, NAME)) != Need::Nothing).cloned().collect()
     }
 
     /// Our account was found or made in `namespace`.
@@ -198,14 +214,13 @@ pub(super) fn is_ours(object: &impl Resource) -> bool {
     object.labels().get(key).is_some_and(|found| found == value)
 }
 
-/// The accounts of `namespace` among the subjects of `binding`.
-pub(super) fn accounts_of<'a>(binding: &'a RoleBinding, namespace: &'a str) -> impl Iterator<Item = &'a str> {
-    let subjects = binding.subjects.iter().flatten();
-    subjects.filter(move |subject| is_account(subject, namespace)).map(|subject| subject.name.as_str())
-}
-
-fn is_account(subject: &Subject, namespace: &str) -> bool {
-    subject.kind == SERVICE_ACCOUNT && subject.namespace.as_deref() == Some(namespace)
+/// The accounts among the subjects of `binding`.
+pub(super) fn holders_of(binding: &RoleBinding) -> BTreeSet<Holder> {
+    let account = |subject: &Subject| {
+        let namespace = subject.namespace.as_deref().filter(|_| subject.kind == SERVICE_ACCOUNT)?;
+        Some(Holder::new(namespace, &subject.name))
+    };
+    binding.subjects.iter().flatten().filter_map(account).collect()
 }
 
 #[cfg(test)]
@@ -270,18 +285,31 @@ mod tests {
             ("our binding of an older release", Some(binding("a", "old", true, &[NAME])), NAME, Need::Write),
             ("somebody's binding", Some(binding("a", "view", false, &[NAME])), NAME, foreign),
         ] {
-            assert_eq!(index(binding).need("a", account), expected, "{what}");
+            assert_eq!(index(binding).need("a", &Holder::new("a", account)), expected, "{what}");
         }
         let mut index = index(Some(binding("a", ROLE, true, &[NAME])));
         index.see_account(Event::Delete(account("a")));
-        assert_eq!(index.need("a", NAME), Need::Write, "the account is gone");
+        assert_eq!(index.need("a", &Holder::new("a", NAME)), Need::Write, "the account is gone");
     }
 
     #[test]
     fn is_an_account_of_another_namespace_no_subject() {
         let mut binding = binding("a", ROLE, true, &[NAME]);
         binding.subjects.iter_mut().flatten().for_each(|subject| subject.namespace = Some("b".into()));
-        assert_eq!(index(Some(binding)).need("a", NAME), Need::Write);
+        assert_eq!(index(Some(binding)).need("a", &Holder::new("a", NAME)), Need::Write);
+    }
+
+    #[test]
+    fn does_an_account_of_another_namespace_need_a_subject_of_its_own_and_keep_it() {
+        let mut index = index(Some(binding("a", ROLE, true, &[NAME])));
+        let strange = Holder::new("b", NAME);
+        assert_eq!(index.need("a", &strange), Need::Write, "the one of the same name is another");
+        let mut both = binding("a", ROLE, true, &[NAME, NAME]);
+        both.subjects.iter_mut().flatten().skip(1).for_each(|subject| subject.namespace = Some("b".into()));
+        index.put_binding(both.clone());
+        assert_eq!(index.need("a", &strange), Need::Nothing);
+        index.see_binding(Event::Delete(both));
+        assert!(index.wanted("a", &Holder::new("a", NAME)).contains(&strange));
     }
 
     #[test]
@@ -307,7 +335,7 @@ mod tests {
         index.see_binding(Event::Init);
         index.see_binding(Event::InitApply(binding("a", ROLE, true, &[NAME])));
         assert!(!index.is_synced());
-        assert_eq!(index.need("a", NAME), Need::Write, "a list that is not complete says nothing");
+        assert_eq!(index.need("a", &Holder::new("a", NAME)), Need::Write, "a list that is not complete says nothing");
         index.see_binding(Event::InitDone);
         assert!(index.is_synced());
     }
@@ -316,14 +344,20 @@ mod tests {
     fn does_a_new_list_forget_what_it_does_not_hold() {
         let mut index = index(Some(binding("a", ROLE, true, &[NAME])));
         index.see_account(Event::Init);
-        assert_eq!(index.need("a", NAME), Need::Nothing, "until the list is complete, the old one counts");
+        assert_eq!(
+            index.need("a", &Holder::new("a", NAME)),
+            Need::Nothing,
+            "until the list is complete, the old one counts"
+        );
         index.see_account(Event::InitDone);
-        assert_eq!(index.need("a", NAME), Need::Write);
+        assert_eq!(index.need("a", &Holder::new("a", NAME)), Need::Write);
     }
 
     #[test]
     fn do_the_accounts_of_a_deleted_binding_come_back_where_it_does() {
-        let wanted = |index: &Index| index.wanted("a", NAME).into_iter().collect::<Vec<_>>();
+        let wanted = |index: &Index| {
+            index.wanted("a", &Holder::new("a", NAME)).into_iter().map(|holder| holder.name).collect::<Vec<_>>()
+        };
         let before = binding("a", ROLE, true, &[NAME, "mine"]);
         let mut labelled = index(Some(before.clone()));
         labelled.see_binding(Event::Delete(before.clone()));

@@ -1,6 +1,8 @@
 //! What a namespace needs so that its sidecars may do their work: a ServiceAccount, and one RoleBinding that gives it,
 //! and every other account that injected pods run under, the sidecars' role.
 //!
+//! A pod whose registry is in another namespace needs its account bound there, too.
+//!
 //! Namespaces with the label are prepared as soon as they are seen, and again whenever something is taken away. Any
 //! other is prepared when its first pod is created, inside that request. [`index`] decides; what is here acts. Several
 //! replicas do the same at the same time: everything is idempotent, and a change is made only to the version that was
@@ -14,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::future::try_join_all;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
@@ -29,7 +32,7 @@ use crate::api::{ApiError, CALL_DEADLINE, managed_by_us, steady, within};
 use crate::inject::{ENABLED, KEY};
 use crate::metrics::Metrics;
 use crate::readiness::Latch;
-use index::{CLUSTER_ROLE, Index, Need, SERVICE_ACCOUNT};
+use index::{CLUSTER_ROLE, Holder, Index, Need, SERVICE_ACCOUNT};
 use pauses::{Next, Pauses};
 
 /// Name of the ServiceAccount and of the RoleBinding in every namespace with injected pods.
@@ -121,24 +124,39 @@ impl Preparer {
         turns.entry(namespace.to_owned()).or_default().clone()
     }
 
-    /// Sees to it, for a request, that `account` has a sidecar's rights in `namespace`. Calls nobody if it has them.
+    /// Sees to it, for a request, that `account` of `namespace` has a sidecar's rights there and, if the pod names
+    /// another one, in the namespace of its registry. Calls nobody if it has them.
     ///
     /// # Errors
     /// If it has not, and cannot get them now.
-    pub async fn ensure(self: &Arc<Self>, namespace: &str, account: &str, dry_run: bool) -> Result<(), NotReady> {
-        if self.is_ready(namespace, account)? {
+    pub async fn ensure(
+        self: &Arc<Self>,
+        namespace: &str,
+        account: &str,
+        registry: Option<&str>,
+        dry_run: bool,
+    ) -> Result<(), NotReady> {
+        let account = Holder::new(namespace, account);
+        let mut unready = Vec::new();
+        for place in [namespace].into_iter().chain(registry.filter(|registry| *registry != namespace)) {
+            if self.is_ready(place, &account)? {
+                continue;
+            }
+            if self.index().is_excluded(place) {
+                return Err(NotReady::Excluded { namespace: place.to_owned() });
+            }
+            if dry_run {
+                return Err(NotReady::DryRun { namespace: place.to_owned() });
+            }
+            unready.push(self.prepare(place, &account));
+        }
+        if unready.is_empty() {
             return Ok(());
         }
-        if self.index().is_excluded(namespace) {
-            return Err(NotReady::Excluded { namespace: namespace.to_owned() });
-        }
-        if dry_run {
-            return Err(NotReady::DryRun { namespace: namespace.to_owned() });
-        }
-        tokio::time::timeout(REQUEST_DEADLINE, self.prepare(namespace, account)).await.unwrap_or(Err(NotReady::Late))
+        tokio::time::timeout(REQUEST_DEADLINE, try_join_all(unready)).await.map_err(|_late| NotReady::Late)?.map(drop)
     }
 
-    fn is_ready(&self, namespace: &str, account: &str) -> Result<bool, NotReady> {
+    fn is_ready(&self, namespace: &str, account: &Holder) -> Result<bool, NotReady> {
         match self.index().need(namespace, account) {
             Need::Nothing => Ok(true),
             Need::Write => Ok(false),
@@ -223,31 +241,31 @@ impl Preparer {
     }
 
     async fn attempt(self: &Arc<Self>, namespace: String) -> (String, Result<(), NotReady>) {
-        let result = self.prepare(&namespace, NAME).await;
+        let result = self.prepare(&namespace, &Holder::new(&namespace, NAME)).await;
         (namespace, result)
     }
 
     /// Makes what `namespace` lacks. Whoever gives up waiting for that gives up its turn as well, but what was begun goes
     /// on: the next pod may find it done.
-    async fn prepare(self: &Arc<Self>, namespace: &str, account: &str) -> Result<(), NotReady> {
+    async fn prepare(self: &Arc<Self>, namespace: &str, account: &Holder) -> Result<(), NotReady> {
         let turn = self.turn(namespace);
         let _turn = turn.lock().await;
         if self.is_ready(namespace, account)? {
             return Ok(());
         }
-        let (preparer, place, account) = (self.clone(), namespace.to_owned(), account.to_owned());
+        let (preparer, place, account) = (self.clone(), namespace.to_owned(), account.clone());
         let preparation = tokio::spawn(async move {
             let result = preparer.write(&place, &account).await;
             preparer.metrics.prepared(result.is_ok());
             if result.is_ok() {
-                tracing::info!(namespace = %place, %account, "namespace prepared");
+                tracing::info!(namespace = %place, account = %account.name, of = %account.namespace, "namespace prepared");
             }
             result
         });
         preparation.await.unwrap_or_else(|_| Err(NotReady::Failed { namespace: namespace.to_owned() }))
     }
 
-    async fn write(&self, namespace: &str, account: &str) -> Result<(), NotReady> {
+    async fn write(&self, namespace: &str, account: &Holder) -> Result<(), NotReady> {
         if !self.index().has_account(namespace) {
             self.create_account(namespace).await?;
         }
@@ -273,19 +291,17 @@ impl Preparer {
         }
     }
 
-    async fn bind(&self, namespace: &str, account: &str) -> Result<(), NotReady> {
+    async fn bind(&self, namespace: &str, account: &Holder) -> Result<(), NotReady> {
         let bindings: Api<RoleBinding> = Api::namespaced(self.client.clone(), namespace);
         let accounts = self.index().wanted(namespace, account);
         let mut known = self.index().binding(namespace).cloned();
         for _ in 0..ATTEMPTS {
             let written = match &known {
                 None => self.create_binding(&bindings, namespace, &accounts).await,
-                Some(binding) if self.index().gives_role(binding) => {
-                    match with_accounts(binding, namespace, &accounts) {
-                        None => Ok(binding.clone()),
-                        Some(subjects) => change_subjects(&bindings, binding, namespace, &subjects).await,
-                    }
-                }
+                Some(binding) if self.index().gives_role(binding) => match with_accounts(binding, &accounts) {
+                    None => Ok(binding.clone()),
+                    Some(subjects) => change_subjects(&bindings, binding, namespace, &subjects).await,
+                },
                 Some(binding) if index::is_ours(binding) => {
                     delete_binding(&bindings, binding, namespace).await?;
                     known = None;
@@ -312,7 +328,7 @@ impl Preparer {
         &self,
         bindings: &Api<RoleBinding>,
         namespace: &str,
-        accounts: &BTreeSet<String>,
+        accounts: &BTreeSet<Holder>,
     ) -> Result<RoleBinding, ApiError> {
         let binding = RoleBinding {
             metadata: named_by_us(),
@@ -321,7 +337,7 @@ impl Preparer {
                 kind: CLUSTER_ROLE.to_owned(),
                 name: self.role.clone(),
             },
-            subjects: Some(accounts.iter().map(|account| subject(namespace, account)).collect()),
+            subjects: Some(accounts.iter().map(subject).collect()),
         };
         let params = PostParams::default();
         let call = bindings.create(&params, &binding);
@@ -365,22 +381,18 @@ async fn delete_binding(bindings: &Api<RoleBinding>, binding: &RoleBinding, name
 }
 
 /// The subjects of `binding` and `accounts`, each once; `None` if it has them all.
-fn with_accounts(binding: &RoleBinding, namespace: &str, accounts: &BTreeSet<String>) -> Option<Vec<Subject>> {
-    let bound: BTreeSet<_> = index::accounts_of(binding, namespace).collect();
-    let lacking: Vec<_> = accounts.iter().filter(|account| !bound.contains(account.as_str())).collect();
-    if lacking.is_empty() {
-        return None;
-    }
-    let mut subjects = binding.subjects.clone().unwrap_or_default();
-    subjects.extend(lacking.into_iter().map(|account| subject(namespace, account)));
-    Some(subjects)
+fn with_accounts(binding: &RoleBinding, accounts: &BTreeSet<Holder>) -> Option<Vec<Subject>> {
+    let bound = index::holders_of(binding);
+    let mut lacking = accounts.difference(&bound).map(subject).peekable();
+    lacking.peek()?;
+    Some(binding.subjects.iter().flatten().cloned().chain(lacking).collect())
 }
 
-fn subject(namespace: &str, account: &str) -> Subject {
+fn subject(account: &Holder) -> Subject {
     Subject {
         kind: SERVICE_ACCOUNT.to_owned(),
-        name: account.to_owned(),
-        namespace: Some(namespace.to_owned()),
+        name: account.name.clone(),
+        namespace: Some(account.namespace.clone()),
         api_group: None,
     }
 }

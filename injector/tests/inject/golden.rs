@@ -19,6 +19,7 @@ struct Deviation {
     native_sidecars: Option<bool>,
     disable_service_links: Option<bool>,
     configmap_names: Option<Vec<String>>,
+    registry_namespaces: Vec<String>,
     account_not_ready: Option<String>,
 }
 
@@ -46,6 +47,7 @@ fn context(name: &str) -> (Settings, Account) {
         native_sidecars: deviation.native_sidecars.unwrap_or(usual.native_sidecars),
         disable_service_links: deviation.disable_service_links.unwrap_or(usual.disable_service_links),
         configmap_names: deviation.configmap_names.unwrap_or(usual.configmap_names.clone()),
+        registry_namespaces: deviation.registry_namespaces,
         ..usual
     };
     (settings, deviation.account_not_ready.map_or(Account::Ready, Account::NotReady))

@@ -20,6 +20,7 @@ fn settings() -> Settings {
         memory_limit: "64Mi".into(),
         log_level: "INFO".into(),
         configmap_names: vec!["geth-peering".into()],
+        registry_namespaces: Vec::new(),
         native_sidecars: true,
         disable_service_links: true,
         version: "0.1.0".into(),

@@ -116,6 +116,58 @@ async fn does_the_first_pod_of_a_namespace_prepare_it_and_the_second_cost_no_cal
     assert_eq!(server.calls(), []);
 }
 
+/// The accounts bound in `namespace`, each with its own namespace.
+fn bound_from(server: &ApiServer, namespace: &str) -> Vec<String> {
+    let binding: Option<RoleBinding> = server.get(namespace, NAME);
+    let subjects = binding.into_iter().flat_map(|binding| binding.subjects.unwrap_or_default());
+    let mut accounts: Vec<_> =
+        subjects.map(|subject| format!("{}/{}", subject.namespace.unwrap_or_default(), subject.name)).collect();
+    accounts.sort();
+    accounts
+}
+
+/// Creates a pod whose registry is in `registry`, and returns its warnings.
+async fn create_for_registry(api_server: &Client, namespace: &str, registry: &str, dry_run: bool) -> Value {
+    let mut pod = pod_of("default");
+    pod["metadata"]["annotations"] = json!({"geth-peering/registry-namespace": registry});
+    let mut review = review(namespace, pod);
+    review["request"]["dryRun"] = json!(dry_run);
+    api_server.review("/mutate/pods", &review).await["warnings"].clone()
+}
+
+#[tokio::test]
+async fn do_pods_of_several_namespaces_get_their_rights_in_the_one_with_their_registry() {
+    let server = cluster();
+    let replica = Replica::start(&server).await;
+    let api_server = replica.api_server(&server).await;
+    let warnings = create_for_registry(&api_server, "east", "shared", true).await;
+    assert!(warnings.to_string().contains("dry run"), "{warnings}");
+    assert_eq!(server.count(Verb::Create, "rolebindings"), 0, "a dry run changes nothing");
+
+    for namespace in ["east", "west", "shared"] {
+        create_for_registry(&api_server, namespace, "shared", false).await;
+        assert!(bound_from(&server, namespace).contains(&format!("{namespace}/{NAME}")), "{namespace}");
+    }
+    assert_eq!(
+        bound_from(&server, "shared"),
+        ["east", "shared", "west"].map(|namespace| format!("{namespace}/{NAME}"))
+    );
+    assert_eq!(bound_from(&server, "east"), [format!("east/{NAME}")], "and nobody else's in theirs");
+    server.forget_calls();
+    create_for_registry(&api_server, "west", "shared", false).await;
+    assert_eq!(server.calls(), [], "the second pod costs no call");
+}
+
+#[tokio::test]
+async fn is_nothing_made_for_a_registry_in_an_excluded_namespace() {
+    let server = cluster();
+    let replica = Replica::start(&server).await;
+    let api_server = replica.api_server(&server).await;
+    let warnings = create_for_registry(&api_server, "east", EXCLUDED, false).await;
+    assert!(warnings.to_string().contains("webhook.excludedNamespaces"), "{warnings}");
+    assert_eq!(server.get::<RoleBinding>(EXCLUDED, NAME), None);
+}
+
 #[tokio::test]
 async fn do_many_pods_at_once_cause_one_preparation() {
     let server = cluster();
@@ -260,7 +312,7 @@ async fn is_a_preparation_that_took_too_long_for_its_pod_there_for_the_next() {
     });
     let client = kube::Client::new(slow, OWN_NAMESPACE);
     let preparer = Arc::new(Preparer::new(client, ROLE, BTreeSet::new(), Arc::new(Metrics::default())));
-    assert!(matches!(preparer.ensure("chain", "mine", false).await, Err(NotReady::Late)));
+    assert!(matches!(preparer.ensure("chain", "mine", None, false).await, Err(NotReady::Late)));
     assert_eq!(server.writes(), 0);
     gate.add_permits(1);
     until("the namespace is prepared", async || bound(&server, "chain") == [NAME, "mine"]).await;

@@ -130,6 +130,7 @@ impl Replica {
             "--ca-secret=geth-peering-ca",
             "--sidecar-cluster-role=geth-peering-sidecar",
             "--sidecar-image=geth-peering/sidecar:0.1.0",
+            "--registry-namespace=shared,vault",
             "--excluded-namespace=kube-system,vault",
             "--https-port=0",
             "--http-port=0",

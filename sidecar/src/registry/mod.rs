@@ -3,6 +3,7 @@
 //! and two lists of nodes that have no sidecar of this kind.
 
 pub mod entry;
+pub mod key;
 pub mod list;
 pub mod store;
 pub mod view;

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
+use super::key;
 use super::list::STATIC_NODES;
 use super::view::View;
 use crate::backoff::Backoff;
@@ -119,6 +120,7 @@ pub enum RegistryEvent {
 pub struct Store {
     configmaps: Api<ConfigMap>,
     pods: Api<Pod>,
+    namespace: String,
     name: String,
 }
 
@@ -128,6 +130,7 @@ impl Store {
         Self {
             configmaps: Api::namespaced(client.clone(), namespace),
             pods: Api::namespaced(client, namespace),
+            namespace: namespace.to_owned(),
             name: name.to_owned(),
         }
     }
@@ -221,12 +224,14 @@ impl Store {
         }
     }
 
-    /// Asks whether `pod` lives.
+    /// Asks whether the pod with the key `pod` lives.
     ///
     /// # Errors
     /// If the API server does not answer in time, or forbids the question.
     pub async fn look(&self, pod: &str) -> Result<PodState, StoreError> {
-        let Some(pod) = within(self.pods.get_opt(pod)).await? else { return Ok(PodState::Gone) };
+        let (namespace, pod) = key::pod_of(pod, &self.namespace);
+        let pods: Api<Pod> = Api::namespaced(self.pods.clone().into_client(), namespace);
+        let Some(pod) = within(pods.get_opt(pod)).await? else { return Ok(PodState::Gone) };
         let phase = pod.status.and_then(|status| status.phase);
         Ok(match phase.as_deref() {
             Some("Succeeded" | "Failed") => PodState::Finished,
