@@ -144,8 +144,17 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!((&json["self"]["pod"], &json["wanted"]), (&"geth-0".into(), &4.into()));
         let (_, text) = get(&fixture.router, "/metrics").await;
-        for line in ["geth_peering_links_wanted 4", "geth_peering_geth_up 1", "geth_peering_links{state=\"waiting\"} 0"]
-        {
+        for line in [
+            "geth_peering_links_wanted 4",
+            "geth_peering_links_connected 0",
+            "geth_peering_geth_state{state=\"up\"} 1",
+            "geth_peering_geth_state{state=\"mute\"} 0",
+            "geth_peering_registry_state{state=\"unread\"} 1",
+            "geth_peering_concerns{concern=\"MeshTooLarge\"} 0",
+            "geth_peering_links{state=\"waiting\"} 0",
+            "geth_peering_time_to_mesh_seconds_count 0",
+            "geth_peering_evictions_total 0",
+        ] {
             assert!(text.lines().any(|l| l == line), "{line} in {text}");
         }
     }

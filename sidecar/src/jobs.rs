@@ -3,7 +3,7 @@
 //! Each runs beside the loop, bounded by the deadlines of what it calls, and ends in
 //! a [`Done`]. Nothing is decided here, and nothing is kept.
 
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::geth::{Admin, CallError};
 use crate::plan::{Action, Call, Failure, Outcome};
@@ -49,9 +49,10 @@ pub async fn run(action: Action, pod: String, store: Store, admin: Option<Admin>
             match &removed {
                 Ok(Some(_)) => info!(pod, "removed the entry of a pod that is gone"),
                 Ok(None) => debug!(pod, "the entry had changed or was removed by another sidecar"),
-                Err(error) => warn!(pod, %error, "cannot remove the entry of a pod that is gone"),
+                Err(error) => debug!(pod, %error, "cannot remove the entry of a pod that is gone"),
             }
-            Done { outcome: Outcome::Evicted { pod }, registry: removed.ok().flatten(), unwritten: None }
+            let unwritten = removed.as_ref().err().map(ToString::to_string);
+            Done { outcome: Outcome::Evicted { pod }, registry: removed.ok().flatten(), unwritten }
         }
         Action::WriteList { old, version, value } => {
             let written = store.write_list(old.as_deref(), version, &value).await;

@@ -4,6 +4,7 @@
 //! Geth or to the API server, runs beside it and comes back as an [`Outcome`]. So a
 //! silent API server never keeps a restarted Geth from its peers, nor the reverse.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::registry::store::{RegistryEvent, Store};
 use crate::registry::view::View;
 use crate::session::{self, GethEvent};
 use crate::status::Status;
+use crate::stopwatch::Stopwatch;
 
 /// The loop turns at least this often, which is what `/livez` looks for.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -62,7 +64,8 @@ pub async fn run(
     let (registry_sender, mut registry_events) = mpsc::channel(16);
     let mut background = JoinSet::new();
     let (path, session_refresh) = (config.ipc_path.clone(), Arc::clone(&refresh));
-    background.spawn(async move { session::run(&path, geth_sender, session_refresh).await });
+    let calls = outputs.metrics.geth_calls();
+    background.spawn(async move { session::run(&path, geth_sender, session_refresh, calls).await });
     let watched = store.clone();
     background.spawn(async move { watched.watch(registry_sender).await });
 
@@ -109,6 +112,9 @@ struct Reconciler {
     jobs: JoinSet<(u64, Option<Done>)>,
     /// Counts connections to Geth: what was said on an earlier one no longer counts.
     session: u64,
+    stopwatch: Stopwatch,
+    /// Pods that are gone and whose entry could not be removed so far.
+    unremovable: BTreeSet<String>,
 }
 
 /// The Geth that answers.
@@ -139,6 +145,8 @@ impl Reconciler {
             list_unwritable: None,
             jobs: JoinSet::new(),
             session: 0,
+            stopwatch: Stopwatch::default(),
+            unremovable: BTreeSet::new(),
         }
     }
 
@@ -240,30 +248,16 @@ impl Reconciler {
         let now = self.clock.now().wall;
         match event {
             RegistryEvent::Read(view) => {
-                if self.status.registry.seen(now) {
-                    info!(configmap = self.config.configmap, "the registry is in sight");
-                }
+                self.status.registry.seen(now);
                 self.registry = Some(view);
             }
             RegistryEvent::Changed(view) => {
                 self.status.registry.seen(now);
                 self.advance(view);
             }
-            RegistryEvent::Watching => {
-                if self.status.registry.watching(now) {
-                    info!("the registry is being watched");
-                }
-            }
-            RegistryEvent::Polling(reason) => {
-                if self.status.registry.polling(reason, now) {
-                    warn!("{}; it is read again and again instead", self.status.registry.shown.reason);
-                }
-            }
-            RegistryEvent::Lost(reason) => {
-                if self.status.registry.lost(reason, now) {
-                    warn!("{}; the links stay as they are", self.status.registry.shown.reason);
-                }
-            }
+            RegistryEvent::Watching => self.status.registry.watching(now),
+            RegistryEvent::Polling(reason) => self.status.registry.polling(reason, now),
+            RegistryEvent::Lost(reason) => self.status.registry.lost(reason, now),
         }
     }
 
@@ -277,18 +271,30 @@ impl Reconciler {
     /// Starts what `action` says; how it ends comes back through `jobs`.
     fn act(&mut self, action: Action) {
         debug!(?action, "acting");
-        self.outputs.metrics.count(&action);
         let (session, pod, store) = (self.session, self.config.pod_name.clone(), self.store.clone());
         let admin = self.geth.as_ref().map(|geth| geth.admin.clone());
         self.jobs.spawn(async move { (session, jobs::run(action, pod, store, admin).await) });
     }
 
     fn finish(&mut self, session: u64, done: Done) {
+        if let Outcome::Evicted { pod } = &done.outcome {
+            match &done.unwritten {
+                Some(error) if self.unremovable.insert(pod.clone()) => {
+                    warn!(pod, error, "cannot remove the entry of a pod that is gone; it is tried again");
+                }
+                Some(_) => {}
+                None => drop(self.unremovable.remove(pod)),
+            }
+            if done.registry.is_some() {
+                self.outputs.metrics.evicted();
+            }
+        }
         if let Some(view) = done.registry {
             self.advance(view);
         }
         if matches!(done.outcome, Outcome::WroteList { .. }) && self.list_unwritable != done.unwritten {
-            if let Some(error) = &done.unwritten {
+            // Once, in whatever words it goes on failing.
+            if let (Some(error), None) = (&done.unwritten, &self.list_unwritable) {
                 warn!("cannot write {STATIC_NODES} in ConfigMap {}: {error}", self.config.configmap);
             }
             self.list_unwritable.clone_from(&done.unwritten);
@@ -297,9 +303,7 @@ impl Reconciler {
             let now = self.clock.now().wall;
             let why =
                 done.unwritten.map(|error| format!("cannot write to ConfigMap {}: {error}", self.config.configmap));
-            if self.status.registry.wrote(why, now) && self.status.registry.unwritable.is_some() {
-                warn!("{}", self.status.registry.shown.reason);
-            }
+            self.status.registry.wrote(why, now);
         }
         if matches!(done.outcome, Outcome::Told { .. }) {
             if session != self.session {
@@ -311,7 +315,11 @@ impl Reconciler {
     }
 
     fn publish(&mut self, plan: &Plan) {
-        self.status.take_over(plan);
+        let now = self.clock.now();
+        self.status.take_over(plan, now.wall);
+        if let Some(took) = self.stopwatch.look(&self.status, now.elapsed) {
+            self.outputs.metrics.meshed(took);
+        }
         self.outputs.status.send_if_modified(|published| {
             let changed = *published != self.status;
             if changed {

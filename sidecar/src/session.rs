@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use crate::geth::{Admin, CallError, CloseReason, ConnectError, Eth, NodeInfo, Peer, PeerEvent, PeerEvents};
+use crate::metrics::GethCalls;
 
 /// How long Geth may take to answer a call.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -78,12 +79,13 @@ pub enum GethEvent {
     },
 }
 
-/// Talks to the Geth at `path` until nobody listens to `events`. `refresh` asks for its peers at once.
-pub async fn run(path: &Path, events: mpsc::Sender<GethEvent>, refresh: Arc<Notify>) {
+/// Talks to the Geth at `path` until nobody listens to `events`. `refresh` asks for its peers at once;
+/// `calls` counts whatever Geth is asked.
+pub async fn run(path: &Path, events: mpsc::Sender<GethEvent>, refresh: Arc<Notify>, calls: GethCalls) {
     let mut session = Session { events, refresh, fresh: false };
     while !session.events.is_closed() {
         match Admin::connect(path, DEADLINE).await {
-            Ok(admin) => session.converse(admin).await,
+            Ok(admin) => session.converse(admin.counting(calls.clone())).await,
             Err(error) => {
                 // No Geth behind the socket now, so whichever comes has just started.
                 session.fresh |= matches!(error, ConnectError::Missing(_) | ConnectError::Refused(_));

@@ -7,8 +7,15 @@ use serde::Serialize;
 
 use tracing::{debug, info, warn};
 
+use crate::plan::concern::Concern;
 use crate::plan::{LinkReport, LinkState, Plan};
 use crate::registry::entry::Entry;
+use crate::repeats::Repeats;
+
+/// Every state that [`Status::geth`] can have.
+pub const GETH_STATES: [&str; 6] = ["up", "waiting", "denied", "mute", "strange", "unpeerable"];
+/// Every state that [`Status::registry`] can have.
+pub const REGISTRY_STATES: [&str; 5] = ["unread", "watching", "polling", "blind", "unwritable"];
 
 /// Everything `/status` shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -17,7 +24,7 @@ pub struct Status {
     /// This pod's node.
     #[serde(rename = "self")]
     pub own: OwnStatus,
-    /// The Geth in this pod: `up`, `waiting`, `denied`, `mute`, `strange` or `unpeerable`.
+    /// The Geth in this pod: one of [`GETH_STATES`].
     pub geth: Condition,
     /// The registry.
     pub registry: RegistryStatus,
@@ -26,9 +33,12 @@ pub struct Status {
     /// How many of them are up.
     pub connected: usize,
     /// What a person has to act on, in plain words.
-    pub concerns: Vec<String>,
+    pub concerns: Vec<Concern>,
     /// Every other pod in the registry, and every node on its lists.
     pub peers: Vec<PeerStatus>,
+    /// Which concerns were logged lately.
+    #[serde(skip)]
+    said: Repeats,
 }
 
 /// This pod's node.
@@ -67,8 +77,8 @@ impl Condition {
 /// How the registry can be seen and written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RegistryStatus {
-    /// `unread` before it was first read, then `watching`, `polling` or `blind`; but
-    /// `unwritable` while the last write of the own entry failed.
+    /// One of [`REGISTRY_STATES`]: `unread` before it was first read, then `watching`,
+    /// `polling` or `blind`; but `unwritable` while the last write of the own entry failed.
     #[serde(flatten)]
     pub shown: Condition,
     /// Why the last write of the own entry failed.
@@ -80,55 +90,74 @@ pub struct RegistryStatus {
     /// Whether it is read again and again because watching is forbidden, and why.
     #[serde(skip)]
     polling: Option<String>,
+    /// Which states were logged lately.
+    #[serde(skip)]
+    said: Repeats,
 }
 
 impl RegistryStatus {
     fn new(now: Timestamp) -> Self {
         let sight = ("unread", "the registry was not read yet".to_owned());
         let shown = Condition { state: sight.0, reason: sight.1.clone(), since: now };
-        Self { shown, unwritable: None, sight, polling: None }
+        Self { shown, unwritable: None, sight, polling: None, said: Repeats::default() }
     }
 
-    /// Notes that the registry was seen. Says whether that changes what is shown, as do the others here.
-    pub fn seen(&mut self, now: Timestamp) -> bool {
+    /// Notes that the registry was seen. A change is logged, as by the others here.
+    pub fn seen(&mut self, now: Timestamp) {
         self.sight = match &self.polling {
             Some(why) => ("polling", why.clone()),
             None => ("watching", String::new()),
         };
-        self.show(now)
+        self.show(now);
     }
 
     /// Notes that a watch has begun.
-    pub fn watching(&mut self, now: Timestamp) -> bool {
+    pub fn watching(&mut self, now: Timestamp) {
         self.polling = None;
-        self.seen(now)
+        self.seen(now);
     }
 
-    /// Notes that a watch is forbidden.
-    pub fn polling(&mut self, reason: String, now: Timestamp) -> bool {
+    /// Notes that a watch is forbidden, so that it will be read again and again. Whether
+    /// it can be read is not known by that.
+    pub fn polling(&mut self, reason: String, now: Timestamp) {
         self.polling = Some(reason.clone());
-        self.sight = ("polling", reason);
-        self.show(now)
+        if matches!(self.sight.0, "watching" | "polling") {
+            self.sight = ("polling", reason);
+        }
+        self.show(now);
     }
 
     /// Notes that the registry cannot be seen.
-    pub fn lost(&mut self, reason: String, now: Timestamp) -> bool {
+    pub fn lost(&mut self, reason: String, now: Timestamp) {
         self.sight = ("blind", reason);
-        self.show(now)
+        self.show(now);
     }
 
     /// Notes how the last write of the own entry went.
-    pub fn wrote(&mut self, unwritable: Option<String>, now: Timestamp) -> bool {
+    pub fn wrote(&mut self, unwritable: Option<String>, now: Timestamp) {
         self.unwritable = unwritable;
-        self.show(now)
+        self.show(now);
     }
 
-    fn show(&mut self, now: Timestamp) -> bool {
+    /// One line when the state is another; not when the same trouble is told in other words,
+    /// as by an API server that refuses now and is silent then.
+    fn show(&mut self, now: Timestamp) {
+        let before = self.shown.state;
         let (state, reason) = match &self.unwritable {
             Some(reason) => ("unwritable", reason.clone()),
             None => self.sight.clone(),
         };
-        self.shown.set(state, reason, now)
+        self.shown.set(state, reason, now);
+        if before == state || !self.said.admit(state, now) {
+            return;
+        }
+        let reason = &self.shown.reason;
+        match state {
+            "polling" => warn!("{reason}; it is read again and again instead"),
+            "blind" => warn!("{reason}; the links stay as they are"),
+            "unwritable" => warn!("{reason}"),
+            _ => info!("the registry is in sight"),
+        }
     }
 }
 
@@ -147,6 +176,13 @@ pub struct PeerStatus {
     pub since: Timestamp,
 }
 
+impl PeerStatus {
+    /// Whether this is a link that should be up.
+    pub fn is_wanted(&self) -> bool {
+        LinkState::ALL.into_iter().any(|state| state.as_str() == self.state && state.is_wanted())
+    }
+}
+
 impl Status {
     /// The status of `pod` before anything is known.
     pub fn new(pod: &str, now: Timestamp) -> Self {
@@ -159,11 +195,12 @@ impl Status {
             connected: 0,
             concerns: Vec::new(),
             peers: Vec::new(),
+            said: Repeats::default(),
         }
     }
 
     /// Takes over what was planned, and logs what is new in it: one line a change.
-    pub fn take_over(&mut self, plan: &Plan) {
+    pub fn take_over(&mut self, plan: &Plan, now: Timestamp) {
         for link in &plan.links {
             let before = self.peers.iter().find(|peer| peer.pod == link.pod).map(|peer| peer.state);
             if before != Some(link.state.as_str()) {
@@ -178,9 +215,12 @@ impl Status {
         for gone in self.peers.iter().filter(|peer| !plan.links.iter().any(|link| link.pod == peer.pod)) {
             info!(pod = gone.pod, "it left the registry");
         }
-        let concerns: Vec<_> = plan.concerns.iter().map(ToString::to_string).collect();
-        concerns.iter().filter(|concern| !self.concerns.contains(concern)).for_each(|concern| warn!("{concern}"));
-        self.concerns = concerns;
+        for concern in plan.concerns.iter().filter(|concern| !self.concerns.contains(concern)) {
+            if self.said.admit(concern.word(), now) {
+                warn!("{concern}");
+            }
+        }
+        self.concerns.clone_from(&plan.concerns);
         self.set_links(&plan.links);
     }
 

@@ -11,8 +11,10 @@ use injector::inject::{Account, Context, ENABLED, KEY, OptIn, inject};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sidecar::config::{Config, env};
-use sidecar::plan::{Action, LinkState};
-use sidecar::status::Status;
+use sidecar::events::{GETH_WORDS, REGISTRY_WORD};
+use sidecar::plan::LinkState;
+use sidecar::plan::concern::Concern;
+use sidecar::status::{GETH_STATES, REGISTRY_STATES, Status};
 
 use super::helm::{own_values, settings};
 
@@ -173,10 +175,20 @@ fn does_it_explain_every_state_in_which_a_link_can_be_stuck() {
 }
 
 #[test]
+fn does_it_explain_every_state_of_geth_and_registry_and_every_event() {
+    let text = section("## When it does not");
+    let words = Concern::WORDS.into_iter().chain(GETH_WORDS).chain([REGISTRY_WORD]);
+    for word in GETH_STATES.into_iter().chain(REGISTRY_STATES).chain(words) {
+        assert!(text.contains(&format!("`{word}`")), "{word}");
+    }
+}
+
+#[test]
 fn does_it_name_every_metric() {
     // A family shows up once it has a number.
     let (sidecar, injector) = (sidecar::metrics::Metrics::default(), injector::metrics::Metrics::default());
-    sidecar.count(&Action::Look { pod: "geth-1".into(), value: String::new() });
+    sidecar.geth_calls().count("admin_peers", &Ok(()));
+    sidecar.api_requests().count("list", "configmaps", "ok");
     injector.decided("pods", Decision::Injected.word(), Duration::ZERO);
     injector.prepared(true);
     let shown = sidecar.render(&Status::new("geth-0", Timestamp::UNIX_EPOCH)) + &injector.text().expect("text");

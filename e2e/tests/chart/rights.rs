@@ -78,6 +78,7 @@ fn may_a_sidecar_reach_its_registry_and_nothing_else() {
             ("get list watch patch", "/configmaps", "geth-peering"),
             ("get list watch patch", "/configmaps", "other"),
             ("get", "/pods", "*"),
+            ("create", "/events", "*"),
         ])
     );
 }

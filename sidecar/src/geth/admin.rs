@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::error::{CallError, CloseReason, ConnectError};
 use super::ipc::{Connection, Notifications};
 use crate::enode::{Enode, PublicKey};
+use crate::metrics::GethCalls;
 
 /// What a Geth says of itself, from `admin_nodeInfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +131,7 @@ impl PeerEvents {
 #[derive(Debug, Clone)]
 pub struct Admin {
     connection: Connection,
+    calls: GethCalls,
 }
 
 impl Admin {
@@ -144,7 +146,13 @@ impl Admin {
     /// The admin API on a connection that is there already.
     #[must_use]
     pub fn new(connection: Connection) -> Self {
-        Self { connection }
+        Self { connection, calls: GethCalls::default() }
+    }
+
+    /// The same, with its calls counted by `calls`.
+    #[must_use]
+    pub fn counting(self, calls: GethCalls) -> Self {
+        Self { calls, ..self }
     }
 
     /// Waits until the connection is over, and says why. Cancel safe.
@@ -157,9 +165,9 @@ impl Admin {
     /// # Errors
     /// [`CallError`]; of the decoding kind only if the public key is missing.
     pub async fn node_info(&self) -> Result<NodeInfo, CallError> {
-        let answer = self.connection.call("admin_nodeInfo", json!([])).await?;
-        node_info(&answer)
-            .ok_or(CallError::Decode { method: "admin_nodeInfo", what: "it holds no enode with a public key" })
+        let lacking = CallError::Decode { method: "admin_nodeInfo", what: "it holds no enode with a public key" };
+        let call = self.connection.call("admin_nodeInfo", json!([]));
+        self.counted("admin_nodeInfo", async { node_info(&call.await?).ok_or(lacking) }).await
     }
 
     /// `admin_peers`. Peers without a readable public key are left out.
@@ -167,8 +175,9 @@ impl Admin {
     /// # Errors
     /// [`CallError`]; of the decoding kind only if the answer is no list.
     pub async fn peers(&self) -> Result<Vec<Peer>, CallError> {
-        let answer = self.connection.call("admin_peers", json!([])).await?;
-        peers(&answer).ok_or(CallError::Decode { method: "admin_peers", what: "it is no list" })
+        let lacking = CallError::Decode { method: "admin_peers", what: "it is no list" };
+        let call = self.connection.call("admin_peers", json!([]));
+        self.counted("admin_peers", async { peers(&call.await?).ok_or(lacking) }).await
     }
 
     /// `admin_addPeer`: puts the node into the static set, whose members Geth dials
@@ -216,12 +225,24 @@ impl Admin {
     /// # Errors
     /// [`CallError`]; [`CallError::Rpc`] where the client has no such events, as reth and erigon.
     pub async fn subscribe_peer_events(&self) -> Result<PeerEvents, CallError> {
-        self.connection.subscribe("admin_subscribe", json!(["peerEvents"])).await.map(PeerEvents)
+        let call = self.connection.subscribe("admin_subscribe", json!(["peerEvents"]));
+        self.counted("admin_subscribe", call).await.map(PeerEvents)
     }
 
     /// The boolean that these calls answer is always true in Geth and says nothing.
     async fn change(&self, method: &'static str, enode: &Enode) -> Result<(), CallError> {
-        self.connection.call(method, json!([enode])).await.map(drop)
+        self.counted(method, self.connection.call(method, json!([enode]))).await.map(drop)
+    }
+
+    /// Waits for a call, and counts how it ended.
+    async fn counted<T>(
+        &self,
+        method: &'static str,
+        call: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        let result = call.await;
+        self.calls.count(method, &result);
+        result
     }
 }
 

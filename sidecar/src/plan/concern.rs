@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+
 use super::LinkState;
 use super::listed::Listed;
 use super::membership::{Link, Wanted};
@@ -32,6 +34,9 @@ pub enum Concern {
 }
 
 impl Concern {
+    /// Every word there is, for metrics.
+    pub const WORDS: [&str; 3] = ["MeshTooLarge", "DuplicateNodeKey", "EntryContested"];
+
     /// One word for it, as the reason of a Kubernetes Event.
     pub fn word(&self) -> &'static str {
         match self {
@@ -59,6 +64,13 @@ impl fmt::Display for Concern {
                 "something keeps changing this pod's entry in the registry: is a second sidecar running under this pod's name?"
             ),
         }
+    }
+}
+
+/// As its sentence.
+impl Serialize for Concern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

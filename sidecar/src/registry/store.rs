@@ -56,7 +56,7 @@ pub enum StoreError {
     #[error("the API server ended the watch at once")]
     WatchEnded,
     /// It said no, or could not be reached.
-    #[error(transparent)]
+    #[error("{}", describe(.0))]
     Api(#[from] KubeError),
 }
 
@@ -67,6 +67,18 @@ pub enum StoreErrorKind {
     Forbidden,
     /// Anything else; it may work the next time.
     Other,
+}
+
+/// What the API server said, or why it was not reached, without what is for programmers.
+fn describe(error: &KubeError) -> String {
+    if let KubeError::Api(status) = error {
+        return status.message.clone();
+    }
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let mut words: Vec<String> = causes.map(ToString::to_string).collect();
+    // Many repeat in their own words what caused them.
+    words.dedup_by(|cause, error| error.contains(cause.as_str()));
+    words.join(": ")
 }
 
 impl StoreError {
@@ -329,14 +341,19 @@ impl Store {
 
     /// Reads the registry again and again, until it is time to try watching again.
     async fn poll(&self, events: &mpsc::Sender<RegistryEvent>, poll: &mut Poll, until: Instant) {
+        let mut told = false;
         while Instant::now() < until {
             let seen = match within(self.configmaps.get_opt(&self.name)).await {
                 Ok(Some(configmap)) => Ok(View::default().next(&configmap)),
                 Ok(None) => Ok(View::default()),
                 Err(error) => Err(format!("cannot read ConfigMap {}: {error}", self.name)),
             };
-            if poll.seen.as_ref() != Some(&seen) {
+            let changed = poll.seen.as_ref() != Some(&seen);
+            if changed {
                 poll.quiet = 0;
+            }
+            // The first read is told in any case: meanwhile a watch was tried, and failed.
+            if changed || !std::mem::replace(&mut told, true) {
                 let event = match seen.clone() {
                     Ok(view) => RegistryEvent::Read(view),
                     Err(reason) => RegistryEvent::Lost(reason),

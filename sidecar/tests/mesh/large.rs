@@ -100,7 +100,7 @@ async fn is_a_mesh_that_maxpeers_cannot_hold_the_best_that_fits_and_said_so_by_a
     network.until("every dial slot used", || pods.iter().all(|pod| pod.geth.dialed() >= 10)).await;
     for pod in &pods {
         let status = pod.sidecar.status.clone().wait_for(|status| !status.concerns.is_empty()).await.unwrap().clone();
-        assert!(status.concerns[0].contains("--maxpeers 36"), "{:?}", status.concerns);
+        assert!(status.concerns[0].to_string().contains("--maxpeers 36"), "{:?}", status.concerns);
     }
     sleep(Duration::from_secs(120)).await;
     let before = network.world.links();

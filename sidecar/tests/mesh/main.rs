@@ -6,6 +6,8 @@
 mod addresses;
 mod large;
 mod lists;
+mod logs;
 mod network;
 mod peering;
 mod registry_trouble;
+mod told;

@@ -40,6 +40,7 @@ pub(crate) struct PodUnderTest {
 pub(crate) struct Sidecar {
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) ready: watch::Receiver<bool>,
+    pub(crate) metrics: Arc<Metrics>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<anyhow::Result<()>>,
 }
@@ -113,11 +114,12 @@ impl Network {
             metrics: Arc::new(Metrics::default()),
         };
         let (status, ready) = (outputs.status.subscribe(), outputs.ready.subscribe());
+        let metrics = Arc::clone(&outputs.metrics);
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(reconcile::run(config, store, clock, outputs, async move {
             let _stopped_or_dropped = stopped.await;
         }));
-        Sidecar { status, ready, stop: Some(stop), task }
+        Sidecar { status, ready, metrics, stop: Some(stop), task }
     }
 
     pub(crate) fn start_with(&self, number: u16, config: GethConfig) -> PodUnderTest {

@@ -145,7 +145,11 @@ async fn do_two_sidecars_under_one_pod_name_leave_the_api_server_alone_and_say_s
     let writes = network.server.writes();
     assert!(writes < 100, "{writes} writes in two minutes");
     let status = first.sidecar.status.borrow().clone();
-    assert!(status.concerns.iter().any(|concern| concern.contains("second sidecar")), "{:?}", status.concerns);
+    assert!(
+        status.concerns.iter().any(|concern| concern.to_string().contains("second sidecar")),
+        "{:?}",
+        status.concerns
+    );
 }
 
 #[tokio::test(start_paused = true)]
