@@ -1,17 +1,19 @@
-//! What the sidecar answers over HTTP: `/livez`, `/readyz`, `/metrics` and `/status`.
+//! What the sidecar answers over HTTP: `/`, `/livez`, `/readyz`, `/metrics` and `/status`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{Html, IntoResponse};
 use axum::routing::get;
 use axum::{Json, Router};
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
+use crate::page;
 use crate::reconcile::HEARTBEAT;
 use crate::status::Status;
 
@@ -36,11 +38,24 @@ pub struct Inputs {
 /// The routes.
 pub fn router(inputs: Inputs) -> Router {
     Router::new()
+        .route("/", get(page))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .with_state(inputs)
+}
+
+async fn page(State(inputs): State<Inputs>) -> impl IntoResponse {
+    let nonce = format!("{:032x}", rand::random::<u128>());
+    let html = page::render(&inputs.status.borrow(), Timestamp::now(), &nonce);
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, page::policy(&nonce)),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        (header::REFERRER_POLICY, "no-referrer".to_owned()),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    (headers, Html(html))
 }
 
 async fn livez(State(inputs): State<Inputs>) -> impl IntoResponse {
@@ -81,9 +96,11 @@ async fn status(State(inputs): State<Inputs>) -> impl IntoResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::concern::Concern;
+    use crate::status::PeerStatus;
     use axum::body::{Body, to_bytes};
-    use axum::http::Request;
-    use jiff::Timestamp;
+    use axum::http::{HeaderMap, Request};
+    use jiff::SignedDuration;
     use tower::ServiceExt;
 
     struct Fixture {
@@ -107,9 +124,15 @@ mod tests {
     }
 
     async fn get(router: &Router, path: &str) -> (StatusCode, String) {
+        let (status, _, body) = ask(router, path).await;
+        (status, body)
+    }
+
+    async fn ask(router: &Router, path: &str) -> (StatusCode, HeaderMap, String) {
         let response = router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
-        let status = response.status();
-        (status, String::from_utf8(to_bytes(response.into_body(), usize::MAX).await.unwrap().into()).unwrap())
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, headers, String::from_utf8(body.into()).unwrap())
     }
 
     #[tokio::test]
@@ -157,5 +180,55 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in {text}");
         }
+    }
+
+    #[tokio::test]
+    async fn can_nobody_who_writes_the_registry_write_the_page() {
+        let fixture = fixture();
+        let evil = "</td><script>alert(1)</script><img src=x onerror='a()'>\"&\u{202e}";
+        fixture.status.send_modify(|status| {
+            status.own.pod = evil.into();
+            status.geth.set("denied", evil, Timestamp::now());
+            status.registry.lost(evil.into(), Timestamp::now());
+            status.concerns = vec![Concern::DuplicateNodeKey { pod: evil.into() }];
+            let (pod, enode, reason) = (evil.to_owned(), Some(format!("enode://a@{evil}")), evil.to_owned());
+            status.peers = vec![PeerStatus { pod, enode, state: "invalid", reason, since: Timestamp::now() }];
+        });
+        let (code, headers, page) = ask(&fixture.router, "/").await;
+        assert_eq!(code, StatusCode::OK);
+        assert!(
+            !page.contains("<script") && !page.contains("<img") && !page.contains("\"&") && !page.contains('\u{202e}'),
+            "{page}"
+        );
+        assert_eq!(page.matches("&lt;/td&gt;&lt;script&gt;alert(1)").count(), 8, "shown as it stands: {page}");
+        let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'; style-src 'nonce-"), "{policy}");
+        let nonce = policy.split('\'').nth(3).and_then(|source| source.strip_prefix("nonce-")).unwrap();
+        assert!(nonce.len() == 32 && page.contains(&format!("<style nonce=\"{nonce}\">")), "{policy}");
+        let (_, again, _) = ask(&fixture.router, "/").await;
+        assert_ne!(again[header::CONTENT_SECURITY_POLICY], *policy, "nobody can know the next one");
+    }
+
+    #[tokio::test]
+    async fn does_the_page_show_this_node_and_why_a_link_is_missing() {
+        let fixture = fixture();
+        fixture.status.send_modify(|status| {
+            let since = Timestamp::now() - SignedDuration::from_secs(200);
+            let reason = "geth-1 dials this node and has not arrived yet".to_owned();
+            status.geth.set("up", "Geth answers", since);
+            status.wanted = 1;
+            status.peers = vec![PeerStatus { pod: "geth-1".into(), enode: None, state: "waiting", reason, since }];
+        });
+        let (_, _, page) = ask(&fixture.router, "/").await;
+        for words in ["geth-0", "connected to 0 of 1 others", "Geth answers", "has not arrived yet", "3 min ago"] {
+            assert!(page.contains(words), "{words} in {page}");
+        }
+        for accessible in ["<html lang=\"en\">", "scope=\"col\"", "scope=\"row\"", "prefers-color-scheme: dark"] {
+            assert!(page.contains(accessible), "{accessible} in {page}");
+        }
+        assert!(
+            !page.contains("http://") && !page.contains("https://") && !page.contains("src="),
+            "nothing from elsewhere"
+        );
     }
 }

@@ -17,6 +17,7 @@ pub mod http;
 pub mod identity;
 pub mod jobs;
 pub mod metrics;
+pub mod page;
 pub mod plan;
 pub mod reconcile;
 pub mod registry;
