@@ -16,7 +16,7 @@ use thiserror::Error;
 const SCHEME: &str = "enode://";
 
 /// Why a text is no enode that can be dialed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Error)]
 pub enum EnodeError {
     /// It does not begin with `enode://`.
     #[error("does not begin with enode://")]

@@ -117,7 +117,7 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register(
             "links",
-            "Other pods in the registry, by the state of their link: the reason why it is missing, unless connected",
+            "Other nodes in the registry, by the state of their link: the reason why it is missing, unless connected",
             self.links.clone(),
         );
         registry.register("links_wanted", "Links that should be up", self.links_wanted.clone());

@@ -154,10 +154,10 @@ impl Page<'_> {
 
     /// What is missing first.
     fn links(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("<h2>Links to the other pods</h2>\n")?;
+        f.write_str("<h2>Links to the other nodes</h2>\n")?;
         let mut peers: Vec<&PeerStatus> = self.status.peers.iter().collect();
         if peers.is_empty() {
-            return f.write_str("<p>The registry has no other pod.</p>\n");
+            return f.write_str("<p>The registry has no other node.</p>\n");
         }
         peers.sort_by_key(|peer| (peer.state == "connected", !peer.is_wanted()));
         f.write_str("<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Pod</th><th scope=\"col\">State</th><th scope=\"col\">Since</th><th scope=\"col\">Why</th></tr></thead>\n<tbody>\n")?;

@@ -75,7 +75,47 @@ async fn do_many_sidecars_that_register_at_once_all_stay_registered() {
         writers.spawn(async move { store.assert(&format!("geth-{number}"), "a").await.unwrap() });
     }
     writers.join_all().await;
-    assert_eq!(server.get::<ConfigMap>(NAMESPACE, NAME).unwrap().data.unwrap().len(), 50);
+    let view = View::default().next(&server.get::<ConfigMap>(NAMESPACE, NAME).unwrap());
+    assert_eq!(view.iter().count(), 50);
+}
+
+#[tokio::test]
+async fn does_a_new_configmap_have_the_list_without_which_earlier_sidecars_die() {
+    let server = ApiServer::new();
+    let view = store(&server).assert("geth-0", "a").await.unwrap();
+    assert_eq!(view.static_nodes().unwrap().value, "[]");
+}
+
+#[tokio::test]
+async fn does_the_list_take_no_write_that_was_made_for_another_one() {
+    let server = ApiServer::new();
+    let store = store(&server);
+    let list = |view: &View| view.static_nodes().map(|list| list.value.clone());
+    store.assert("geth-0", "a").await.unwrap();
+    let written = store.write_list(Some("[]"), None, "[1]").await.unwrap();
+    assert_eq!(list(&written).as_deref(), Some("[1]"));
+    let seen = store.write_list(Some("[]"), None, "[2]").await.unwrap();
+    assert_eq!(list(&seen).as_deref(), Some("[1]"), "what is there instead is shown");
+
+    // The same where there is no list.
+    server.edit(NAMESPACE, NAME, |configmap: &mut ConfigMap| {
+        configmap.data.as_mut().unwrap().remove("static-nodes.json");
+    });
+    let before = store.assert("geth-0", "a").await.unwrap();
+    assert_eq!(list(&before), None);
+    server.edit(NAMESPACE, NAME, |configmap: &mut ConfigMap| {
+        configmap.data.as_mut().unwrap().insert("static-nodes.json".into(), "[3]".into());
+    });
+    let seen = store.write_list(None, before.version(), "[4]").await.unwrap();
+    assert_eq!(list(&seen).as_deref(), Some("[3]"), "somebody else made one");
+    server.edit(NAMESPACE, NAME, |configmap: &mut ConfigMap| {
+        configmap.data.as_mut().unwrap().remove("static-nodes.json");
+    });
+    let before = store.assert("geth-0", "a").await.unwrap();
+    let written = store.write_list(None, before.version(), "[4]").await.unwrap();
+    assert_eq!(list(&written).as_deref(), Some("[4]"));
+    server.delete::<ConfigMap>(NAMESPACE, NAME);
+    assert_eq!(store.write_list(Some("[4]"), None, "[5]").await.unwrap(), View::default());
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(1);
 const FREE_EVERY: Duration = Duration::from_millis(300);
 
 /// All links of this Geth.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Links {
     memory: BTreeMap<PublicKey, Memory>,
     /// Whether Geth started after this sidecar last lost it, so that it was told nothing.

@@ -55,7 +55,7 @@ impl Patience {
 }
 
 /// What Geth's list of static nodes says of a node, as far as this sidecar knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Static {
     /// It is not on it.
     Absent,
@@ -66,7 +66,7 @@ pub(super) enum Static {
 }
 
 /// A link that is missing.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Down {
     since: Duration,
     /// When the other side's turn to dial is over.
@@ -74,7 +74,7 @@ struct Down {
 }
 
 /// What this sidecar remembers of a node.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Memory {
     pub(super) listed: Static,
     pub(super) trusted: bool,

@@ -41,7 +41,7 @@ pub struct Now {
 }
 
 /// What is known of the Geth in this pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Own {
     /// It does not answer (yet, or at the moment).
@@ -66,7 +66,7 @@ pub struct Situation<'a> {
 }
 
 /// One call of Geth's admin API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
     /// `admin_addPeer`: dial it, and keep dialing it.
     Add(Enode),
@@ -79,7 +79,7 @@ pub enum Call {
 }
 
 /// Something to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Make these calls, one after the other; all of them concern one node.
     Tell {
@@ -122,7 +122,7 @@ pub enum Action {
 }
 
 /// The state of the link to one other node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LinkState {
     /// The two Geths are peers.
     Connected,
@@ -215,7 +215,7 @@ impl Plan {
 }
 
 /// A call that Geth did not carry out, as far as is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Failure {
     /// The call.
     pub call: Call,
@@ -226,7 +226,7 @@ pub struct Failure {
 }
 
 /// How an action ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// [`Action::Tell`]: the calls that Geth accepted, up to the first that failed.
     Told {
@@ -264,7 +264,7 @@ pub enum Outcome {
 }
 
 /// The deciding part of a sidecar and what it remembers. See the module.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Planner {
     links: links::Links,
     records: records::Records,
@@ -273,7 +273,7 @@ pub struct Planner {
 }
 
 /// The state last reported for a pod, and since when.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Dated {
     state: LinkState,
     enode: Option<Enode>,

@@ -21,7 +21,7 @@ const CONTEST_WINDOW: Duration = Duration::from_secs(60);
 const CONTEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The pace of the writes to one key.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Pace {
     /// A write is under way.
     writing: bool,

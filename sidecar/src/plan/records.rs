@@ -25,7 +25,7 @@ const NEXT_LOOK_AT_STRANGER: Duration = Duration::from_secs(3600);
 pub(super) const SILENCE: Duration = Duration::from_secs(300);
 
 /// What this sidecar remembers about the registry's records.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Records {
     /// Of writes of the own entry.
     pace: Pace,
@@ -33,7 +33,7 @@ pub(super) struct Records {
 }
 
 /// A pod whose link is missing.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Suspect {
     /// The record it is suspected for; another one starts the matter anew.
     value: String,
@@ -45,7 +45,7 @@ struct Suspect {
 }
 
 /// What is known of a suspect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Verdict {
     /// Nothing yet, or that it lives.
     Open,

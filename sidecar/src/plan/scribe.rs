@@ -24,7 +24,7 @@ use crate::registry::view::View;
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// What this sidecar remembers about the list of static nodes.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Scribe {
     pace: Pace,
     /// What is to be changed, and when.
@@ -36,7 +36,7 @@ pub(super) struct Scribe {
 }
 
 /// What is to be changed in the list.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct Change {
     /// There is no list, or what is there is none.
     anew: bool,
@@ -112,15 +112,16 @@ impl Scribe {
             plan.wake_at(*since + SILENCE);
         }
         let (mut kept, lost): (Vec<&Element>, Vec<_>) = list.into_iter().flat_map(NodeList::iter).partition(stays);
-        let mut seen = BTreeSet::new();
-        kept.retain(|element| {
-            seen.insert(element.plain().map_or_else(|| element.text.clone(), |enode| enode.to_string()))
+        let (mut nodes, mut texts) = (BTreeSet::new(), BTreeSet::new());
+        kept.retain(|element| match element.plain() {
+            Some(enode) => nodes.insert(enode),
+            None => texts.insert(element.text.as_str()),
         });
         let added = linked.into_iter().map(|entry| entry.enode).chain([own.enode]);
         let change = Change {
             anew: list.is_none_or(|list| list.elements.is_err()),
             taken_out: lost.into_iter().map(|element| element.text.clone()).collect(),
-            added: added.filter(|enode| !seen.contains(&enode.to_string())).collect(),
+            added: added.filter(|enode| !nodes.contains(enode)).collect(),
         };
         if change == Change::default() {
             return;

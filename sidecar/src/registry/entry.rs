@@ -20,7 +20,7 @@ pub const MAX_LENGTH: usize = 4096;
 pub const MAX_ALTERNATES: usize = 4;
 
 /// Why a registry value is no entry.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Error)]
 pub enum EntryError {
     /// Longer than [`MAX_LENGTH`].
     #[error("the value is longer than {MAX_LENGTH} bytes")]
@@ -37,7 +37,7 @@ pub enum EntryError {
 }
 
 /// What the registry says of one pod's Geth.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     /// Who it is and where it accepts connections.

@@ -20,7 +20,7 @@ pub const MAX_LENGTH: usize = 1 << 20;
 pub const MAX_ELEMENTS: usize = 10_000;
 
 /// Why a value is no list.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Error)]
 pub enum ListError {
     /// Longer than [`MAX_LENGTH`].
     #[error("the list is longer than {MAX_LENGTH} bytes")]
@@ -34,7 +34,7 @@ pub enum ListError {
 }
 
 /// Why an element of a list is no node.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Error)]
 pub enum ElementError {
     /// Something else than a text.
     #[error("is not a text")]
@@ -45,7 +45,7 @@ pub enum ElementError {
 }
 
 /// One element of a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Element {
     /// It as it is written; empty if it is no text.
     pub text: String,
@@ -68,7 +68,7 @@ impl Element {
 }
 
 /// One list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NodeList {
     /// The value, byte for byte: what a change has to quote.
     pub value: String,

@@ -61,7 +61,7 @@ pub enum StoreError {
 }
 
 /// What a decision needs to know of a [`StoreError`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StoreErrorKind {
     /// The service account has no right to this.
     Forbidden,
@@ -96,7 +96,7 @@ impl StoreError {
 }
 
 /// What the API server says of a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PodState {
     /// There is none of that name.
     Gone,

@@ -12,7 +12,7 @@ use super::list::{EXTERNAL_NODES, NodeList, STATIC_NODES};
 const RESERVED: [&str; 2] = [STATIC_NODES, EXTERNAL_NODES];
 
 /// One key of the registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Record {
     /// The value, byte for byte: what an eviction has to quote.
     pub value: String,
@@ -21,7 +21,7 @@ pub struct Record {
 }
 
 /// What the ConfigMap held at one moment, by pod name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct View {
     records: BTreeMap<String, Arc<Record>>,
     static_nodes: Option<Arc<NodeList>>,

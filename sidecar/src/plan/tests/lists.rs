@@ -283,8 +283,11 @@ fn does_a_slot_become_free_for_an_external_node() {
         bench.register(node, 900);
     }
     bench.calls();
-    bench.peers = vec![peer(4, Eth::Up, false), peer(5, Eth::Up, false)];
-    bench.put(EXTERNAL_NODES, list(&[7])).act();
+    // Of a ring of five, 2 and 3 are this node's share, 4 and 5 are not.
+    bench.peers = (2..=5).map(|node| peer(node, Eth::Up, node < 4)).collect();
+    let told: Vec<_> = (0..10).flat_map(|_| calls(&bench.pass(SECOND).act())).collect();
+    assert_eq!(told, [], "nothing is missing");
+    bench.put(EXTERNAL_NODES, list(&[7]));
     let told: Vec<_> = (0..10).flat_map(|_| calls(&bench.pass(SECOND).act())).collect();
     let hung_up = |node: u8| told.contains(&Call::Remove(at(node)));
     assert!(hung_up(4) || hung_up(5), "the others can dial this node: {told:?}");
