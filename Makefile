@@ -7,7 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test unit e2e faults lint fuzz bench-mesh cluster images install clean kubeconfig toolpath
+.PHONY: help demo test unit e2e faults lint explore fuzz bench-mesh cluster images install clean kubeconfig toolpath
 
 cluster := $(or $(GETH_PEERING_CLUSTER),geth-peering)
 tools := e2e/cluster/tools
@@ -50,6 +50,9 @@ lint: ## cargo fmt and clippy, shellcheck, helm lint
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	e2e/lint-scripts
 	PATH="$$($(tools) helm):$$PATH" && helm lint --strict chart
+
+explore: ## the larger explorations of the model in sidecar/tests/model, which take many minutes
+	@cargo test --workspace --test model -- --ignored --nocapture --test-threads 1
 
 fuzz: ## fuzz what strangers can write, FUZZ_SECONDS=60 for each target
 	@fuzz/run

@@ -1,0 +1,184 @@
+//! What holds for any registry, whoever wrote it: nothing in it makes a peer but a valid
+//! entry of the own network, and whoever reads it dials what the others do not.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail where it stands")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use sidecar::enode::{Enode, PublicKey};
+use sidecar::plan::dialer::{decided_by_ring, dials, is_share};
+use sidecar::plan::{Action, Call, Now, Outcome, Own, Plan, Planner, Situation};
+use sidecar::registry::entry::{Entry, MAX_LENGTH};
+use sidecar::registry::view::View;
+
+fn key(node: u8) -> PublicKey {
+    format!("{node:02x}").repeat(64).parse().unwrap()
+}
+
+prop_compose! {
+    fn enodes()(node: u8, ip: IpAddr, port in 1u16..) -> Option<Enode> {
+        Enode::new(key(node), SocketAddr::new(ip, port)).ok()
+    }
+}
+
+prop_compose! {
+    /// Any entry that there can be, whatever its texts hold.
+    fn entries()(
+        enode in enodes().prop_filter_map("an address that can be dialed", |enode| enode),
+        network_id: u64,
+        genesis in "0x[0-9a-f]{64}",
+        pod_uid in prop::option::of("\\PC{0,40}"),
+        since in -9_000_000_000_000_000i64..9_000_000_000_000_000,
+        client in any::<String>(),
+        max_peers: Option<u32>,
+        network in prop::option::of(any::<String>()),
+        alternates in prop::collection::vec(enodes(), 0..4),
+    ) -> Entry {
+        let since = Timestamp::from_microsecond(since).unwrap();
+        let alternates = alternates.into_iter().flatten().map(|enode| enode.address).collect();
+        Entry { enode, network_id, genesis, pod_uid, since, client, max_peers, network, alternates }
+    }
+}
+
+/// An entry of one network, as young as `since` seconds.
+fn entry(node: u8, since: i64) -> Entry {
+    Entry {
+        enode: Enode::new(key(node), SocketAddr::from(([10, 0, 0, node], 30303))).unwrap(),
+        network_id: 1337,
+        genesis: format!("0x{}", "0d".repeat(32)),
+        pod_uid: Some(format!("uid-{node}")),
+        since: Timestamp::from_second(since).unwrap(),
+        client: "Geth".into(),
+        max_peers: None,
+        network: None,
+        alternates: Vec::new(),
+    }
+}
+
+/// Values as a stranger may write them: entries, entries of other networks, entries with damage, and any text.
+fn values() -> impl Strategy<Value = String> {
+    let entry = (1u8.., -100i64..100).prop_map(|(node, since)| entry(node, since));
+    let good = entry.clone().prop_map(|entry| entry.to_value());
+    let foreign =
+        (entry.clone(), any::<u64>()).prop_map(|(entry, network_id)| Entry { network_id, ..entry }.to_value());
+    let damaged = (entry, any::<Index>(), any::<char>(), 0usize..8).prop_map(|(entry, at, put, cut)| {
+        let mut value: Vec<char> = entry.to_value().chars().collect();
+        let at = at.index(value.len());
+        let to = value.len().min(at + cut);
+        value.splice(at..to, [put]);
+        value.into_iter().collect()
+    });
+    prop_oneof![3 => good, 1 => foreign, 3 => damaged, 1 => any::<String>()]
+}
+
+fn view(data: &BTreeMap<String, String>) -> View {
+    let metadata = ObjectMeta { resource_version: Some("1".into()), ..ObjectMeta::default() };
+    View::default().next(&ConfigMap { metadata, data: Some(data.clone()), ..ConfigMap::default() })
+}
+
+/// All calls that node 0 makes within ten seconds, all of which succeed and none of which makes a link.
+fn calls(data: &BTreeMap<String, String>) -> Vec<Call> {
+    let (mut planner, mut rng) = (Planner::default(), SmallRng::seed_from_u64(1));
+    let (own, view) = (Own::Ready(entry(0, 0)), view(data));
+    planner.geth_connected(true);
+    let situation = Situation { pod: "own", own: &own, registry: Some(&view), peers: Some(&[]) };
+    let mut calls = Vec::new();
+    for second in 0..10 {
+        let now = Now { elapsed: Duration::from_secs(second), wall: Timestamp::UNIX_EPOCH };
+        let Plan { actions, .. } = planner.plan(&situation, now, &mut rng);
+        for action in actions {
+            if let Action::Tell { key, calls: told } = action {
+                calls.extend(&told);
+                planner.note(Outcome::Told { key, accepted: told, failure: None }, now, &mut rng);
+            }
+        }
+    }
+    calls
+}
+
+proptest! {
+    #[test]
+    fn does_every_entry_read_back_as_it_was_written(entry in entries()) {
+        let value = entry.to_value();
+        prop_assert!(!value.contains(['\n', '\r']), "more than a line: {}", value);
+        if value.len() <= MAX_LENGTH {
+            let again = Entry::parse(&value);
+            prop_assert_eq!(again.as_ref().map(Entry::to_value), Ok(value));
+            prop_assert_eq!(again, Ok(entry));
+        }
+    }
+
+    #[test]
+    fn does_nobody_become_a_peer_but_by_a_valid_entry_of_the_same_network(
+        data in prop::collection::btree_map("[a-z.-]{1,8}", values(), 0..12),
+    ) {
+        let valid: BTreeSet<_> = data
+            .iter()
+            .filter(|(pod, _)| *pod != "own")
+            .filter_map(|(_, value)| Entry::parse(value).ok())
+            .filter(|other| other.mismatch(&entry(0, 0)).is_none())
+            .map(|entry| entry.enode)
+            .collect();
+        for call in calls(&data) {
+            if let Call::Add(enode) | Call::Trust(enode) = call {
+                prop_assert!(valid.contains(&enode), "{} is in no entry", enode);
+            }
+        }
+    }
+
+    #[test]
+    fn does_everybody_with_a_valid_entry_become_a_peer_whatever_the_other_values_are(
+        data in prop::collection::btree_map("[a-z.-]{1,8}", values(), 0..12),
+        nodes in prop::collection::btree_map(200u8.., -100i64..100, 0..6),
+    ) {
+        let mut data = data;
+        data.retain(|_, value| Entry::parse(value).is_ok_and(|entry| entry.enode.key < key(200)) || Entry::parse(value).is_err());
+        data.extend(nodes.iter().map(|(node, since)| (format!("GETH-{node}"), entry(*node, *since).to_value())));
+        let calls = calls(&data);
+        for (node, since) in nodes {
+            let enode = entry(node, since).enode;
+            prop_assert!(calls.contains(&Call::Add(enode)), "{} is not dialed", enode);
+            prop_assert!(calls.contains(&Call::Trust(enode)), "{} is not trusted", enode);
+        }
+    }
+
+    #[test]
+    fn does_exactly_one_of_two_dial_whatever_ring_they_share(
+        nodes in prop::collection::btree_map(any::<u8>(), -100i64..100, 2..40),
+        missing in prop::collection::vec(any::<Index>(), 0..4),
+    ) {
+        let entries: Vec<_> = nodes.iter().map(|(node, since)| entry(*node, *since)).collect();
+        let missing: BTreeSet<_> = missing.iter().map(|at| at.get(&entries).enode.key).collect();
+        let ring: Vec<_> = entries.iter().map(|entry| entry.enode.key).filter(|key| !missing.contains(key)).collect();
+        for own in &entries {
+            for peer in entries.iter().filter(|peer| peer.enode.key != own.enode.key) {
+                prop_assert_ne!(dials(own, peer, &ring), dials(peer, own, &ring));
+            }
+        }
+    }
+
+    #[test]
+    fn does_nobody_have_more_than_half_of_the_others_as_its_share(
+        nodes in prop::collection::btree_map(any::<u8>(), -100i64..100, 2..60),
+    ) {
+        let entries: Vec<_> = nodes.iter().map(|(node, since)| entry(*node, *since)).collect();
+        let ring: Vec<_> = entries.iter().map(|entry| entry.enode.key).collect();
+        for own in &entries {
+            let others = entries.iter().filter(|peer| peer.enode.key != own.enode.key);
+            let share = others.clone().filter(|peer| is_share(own.enode.key, peer.enode.key, &ring)).count();
+            prop_assert!(share <= entries.len() / 2, "{} of {}", share, entries.len() - 1);
+            // More than its share nobody dials but for those who have long been there.
+            let dialed = others.filter(|peer| dials(own, peer, &ring));
+            prop_assert!(dialed.filter(|peer| decided_by_ring(own, peer)).count() <= share);
+        }
+    }
+}
