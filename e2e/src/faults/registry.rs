@@ -17,6 +17,8 @@ const STRANGER: &str = "geth-9";
 
 /// What all values of a ConfigMap may hold together (`MaxSecretSize`, pkg/apis/core/types.go of Kubernetes).
 const MIB: usize = 1 << 20;
+/// What is left of it for keys and lists.
+const SPARE: usize = 8 << 10;
 
 /// How long a sidecar stands still: less than its probes allow, and more than the others wait before they let go of a
 /// node that has left the registry.
@@ -202,7 +204,9 @@ async fn megabyte(namespace: &Namespace) -> Result<Healed> {
     let used: usize =
         registry::api(namespace).get(NAME).await?.data.unwrap_or_default().values().map(String::len).sum();
     let rest = stranger(&scene, "", "10.0.0.1").await?.to_string().len();
-    let entry = stranger(&scene, &"7".repeat(MIB - used - rest), "10.0.0.1").await?;
+    // Keys count too, and the list of static nodes grows by itself.
+    let room = MIB - used - rest - SPARE;
+    let entry = stranger(&scene, &"7".repeat(room), "10.0.0.1").await?;
     put(scene, entry.to_string()).await
 }
 
