@@ -17,6 +17,9 @@ const FLOOR: Duration = Duration::from_millis(250);
 /// damaged or a Geth that is being restarted. Beyond, somebody writes against this
 /// sidecar, and it writes no more often than every [`CONTEST_PAUSE`].
 const CONTEST: usize = 10;
+/// It is over when there are fewer within [`CONTEST_WINDOW`]: less than the pauses leave
+/// room for, or the pauses themselves would look like the end of it.
+const CONTEST_OVER: usize = 5;
 const CONTEST_WINDOW: Duration = Duration::from_secs(60);
 const CONTEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -29,6 +32,7 @@ pub(super) struct Pace {
     write_at: Duration,
     /// When it was written within the last [`CONTEST_WINDOW`].
     writes: VecDeque<Duration>,
+    contested: bool,
 }
 
 impl Pace {
@@ -61,6 +65,7 @@ impl Pace {
         while self.writes.front().is_some_and(|at| *at + CONTEST_WINDOW < now.elapsed) {
             self.writes.pop_front();
         }
-        self.writes.len() >= CONTEST
+        self.contested = self.writes.len() >= if self.contested { CONTEST_OVER } else { CONTEST };
+        self.contested
     }
 }

@@ -152,15 +152,17 @@ fn is_an_answer_about_a_record_that_was_replaced_meanwhile_ignored() {
 #[test]
 fn do_two_sidecars_of_one_pod_name_write_a_bounded_number_of_times_and_say_so() {
     let mut bench = Bench::new();
-    let mut writes = 0;
-    for _ in 0..6000 {
-        bench.register(1, 999); // the other one's
-        for action in bench.pass(Duration::from_millis(10)).act() {
-            writes += usize::from(matches!(action, Action::Assert(_)));
+    for minute in 0..5 {
+        let mut writes = 0;
+        for _ in 0..6000 {
+            bench.register(1, 999); // the other one's
+            for action in bench.pass(Duration::from_millis(10)).act() {
+                writes += usize::from(matches!(action, Action::Assert(_)));
+            }
+            assert!(minute == 0 || bench.plan().concerns == [Concern::EntryContested], "in minute {minute}");
         }
+        assert!((6..40).contains(&writes), "{writes} writes in minute {minute}");
     }
-    assert!((10..40).contains(&writes), "{writes} writes in a minute");
-    assert_eq!(bench.plan().concerns, [Concern::EntryContested]);
     bench.register(1, 1000).pass(SECOND * 120);
     assert_eq!(bench.plan().concerns, []);
 }
