@@ -1,7 +1,8 @@
 //! What do the sidecars log? One line a change, none when nothing changes, and no more of what goes on failing.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 use std::time::Duration;
 
 use fakes::apiserver::{Fault, Verb};
@@ -12,26 +13,34 @@ use sidecar::config::LogFormat;
 use sidecar::telemetry;
 use tokio::time::sleep;
 use tracing::Level;
-use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::network::{NAMESPACE, Network};
+use crate::network::{NAMESPACE, Network, PodUnderTest};
+
+thread_local! {
+    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What is logged on this thread, which is where all of a test runs.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+///
+/// One subscriber serves all threads: with one for each, `tracing` may ask none or the
+/// wrong one whether a line is wanted at all, and remembers the answer.
+#[derive(Clone, Copy)]
+struct Log;
 
 impl Log {
-    fn capture() -> (Self, DefaultGuard) {
-        let log = Self::default();
-        let subscriber = telemetry::subscriber(Level::INFO, LogFormat::Json, log.clone());
-        (log, tracing::subscriber::set_default(subscriber))
+    fn capture() -> Self {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            tracing::subscriber::set_global_default(telemetry::subscriber(Level::INFO, LogFormat::Json, Self)).unwrap();
+        });
+        LOGGED.take();
+        Self
     }
 
     /// The lines since it was last asked, each an object of JSON, as their messages.
     fn messages(&self) -> Vec<String> {
-        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
-        let lines = String::from_utf8(bytes).unwrap();
+        let lines = String::from_utf8(LOGGED.take()).unwrap();
         let message = |line: &str| {
             let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
             assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
@@ -43,7 +52,7 @@ impl Log {
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        LOGGED.with_borrow_mut(|logged| logged.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -55,12 +64,22 @@ impl<'a> MakeWriter<'a> for Log {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {
-        self.clone()
+        *self
     }
 }
 
 const MINUTES: Duration = Duration::from_secs(600);
 const VERBS: [Verb; 5] = [Verb::Get, Verb::List, Verb::Watch, Verb::Create, Verb::Patch];
+
+/// A network of three that has been a mesh for a minute, and what it logged until then forgotten.
+async fn stable(log: &Log) -> (Network, Vec<PodUnderTest>) {
+    let network = Network::new();
+    let pods = network.start_many(3);
+    network.mesh(3).await;
+    sleep(Duration::from_secs(60)).await;
+    log.messages();
+    (network, pods)
+}
 
 fn with<'a>(messages: &'a [String], words: &str) -> Vec<&'a String> {
     messages.iter().filter(|message| message.contains(words)).collect()
@@ -68,7 +87,7 @@ fn with<'a>(messages: &'a [String], words: &str) -> Vec<&'a String> {
 
 #[tokio::test(start_paused = true)]
 async fn does_a_stable_network_log_nothing_after_one_line_a_link() {
-    let (log, _guard) = Log::capture();
+    let log = Log::capture();
     let network = Network::new();
     let _pods = network.start_many(3);
     network.mesh(3).await;
@@ -82,12 +101,8 @@ async fn does_a_stable_network_log_nothing_after_one_line_a_link() {
 
 #[tokio::test(start_paused = true)]
 async fn is_an_api_server_that_is_down_for_ten_minutes_logged_once_and_once_that_it_is_back() {
-    let (log, _guard) = Log::capture();
-    let network = Network::new();
-    let pods = network.start_many(3);
-    network.mesh(3).await;
-    sleep(Duration::from_secs(60)).await;
-    log.messages();
+    let log = Log::capture();
+    let (network, pods) = stable(&log).await;
     // It fails now in this way and now in that.
     for _ in 0..1000 {
         for verb in VERBS {
@@ -109,12 +124,8 @@ async fn is_an_api_server_that_is_down_for_ten_minutes_logged_once_and_once_that
 
 #[tokio::test(start_paused = true)]
 async fn is_a_watch_that_never_lasts_logged_a_few_times_and_not_at_each_try() {
-    let (log, _guard) = Log::capture();
-    let network = Network::new();
-    let _pods = network.start_many(3);
-    network.mesh(3).await;
-    sleep(Duration::from_secs(60)).await;
-    log.messages();
+    let log = Log::capture();
+    let (network, _pods) = stable(&log).await;
     network.server.fault(Verb::Watch, "configmaps", Fault::EndAtOnce, usize::MAX);
     network.server.close_watches();
     sleep(MINUTES).await;
@@ -124,12 +135,8 @@ async fn is_a_watch_that_never_lasts_logged_a_few_times_and_not_at_each_try() {
 
 #[tokio::test(start_paused = true)]
 async fn is_a_geth_that_falls_mute_logged_once_and_once_that_it_answers_again() {
-    let (log, _guard) = Log::capture();
-    let network = Network::new();
-    let pods = network.start_many(3);
-    network.mesh(3).await;
-    sleep(Duration::from_secs(60)).await;
-    log.messages();
+    let log = Log::capture();
+    let (_network, pods) = stable(&log).await;
     pods[0].geth.quirks(|quirks| quirks.mute = true);
     sleep(MINUTES).await;
     let messages = log.messages();
@@ -145,7 +152,7 @@ async fn is_a_geth_that_falls_mute_logged_once_and_once_that_it_answers_again() 
 
 #[tokio::test(start_paused = true)]
 async fn is_a_sidecar_without_any_right_logged_once_and_shown_as_blind() {
-    let (log, _guard) = Log::capture();
+    let log = Log::capture();
     let network = Network::new();
     VERBS.into_iter().for_each(|verb| network.server.forbid(verb, "configmaps"));
     let pod = network.start(0);
@@ -160,11 +167,8 @@ async fn is_a_sidecar_without_any_right_logged_once_and_shown_as_blind() {
 
 #[tokio::test(start_paused = true)]
 async fn is_a_dead_pods_entry_that_cannot_be_removed_logged_once() {
-    let (log, _guard) = Log::capture();
-    let network = Network::new();
-    let mut pods = network.start_many(3);
-    network.mesh(3).await;
-    sleep(Duration::from_secs(60)).await;
+    let log = Log::capture();
+    let (network, mut pods) = stable(&log).await;
     let mut lost = pods.remove(0);
     network.server.forbid(Verb::Patch, "configmaps");
     lost.geth.stop(Stop::Kill).await;
@@ -181,7 +185,7 @@ async fn is_a_dead_pods_entry_that_cannot_be_removed_logged_once() {
 
 #[tokio::test(start_paused = true)]
 async fn are_two_sidecars_that_fight_for_one_entry_logged_a_few_times() {
-    let (log, _guard) = Log::capture();
+    let log = Log::capture();
     let network = Network::new();
     let _first = network.start(0);
     network.until("the entry", || network.entry(0).is_some()).await;
