@@ -7,7 +7,7 @@ use tracing::{debug, info};
 
 use crate::geth::{Admin, CallError};
 use crate::plan::{Action, Call, Failure, Outcome};
-use crate::registry::store::Store;
+use crate::registry::store::{Store, StoreError};
 use crate::registry::view::View;
 
 /// How a job ended.
@@ -34,8 +34,10 @@ pub async fn run(action: Action, pod: String, store: Store, admin: Option<Admin>
             let (accepted, failure) = tell(&admin?, &calls).await;
             Outcome::Told { key, accepted, failure }.into()
         }
-        Action::Assert(entry) => wrote(store.assert(&pod, &entry.to_value()).await.map(Some)),
-        Action::Withdraw { value } => wrote(store.remove(&pod, &value).await),
+        Action::Assert(entry) => {
+            wrote(store.assert(&pod, &entry.to_value()).await.map(Some), |ok| Outcome::Wrote { ok })
+        }
+        Action::Withdraw { value } => wrote(store.remove(&pod, &value).await, |ok| Outcome::Wrote { ok }),
         Action::Look { pod, value } => {
             let state = store.look(&pod).await;
             match &state {
@@ -51,23 +53,21 @@ pub async fn run(action: Action, pod: String, store: Store, admin: Option<Admin>
                 Ok(None) => debug!(pod, "the entry had changed or was removed by another sidecar"),
                 Err(error) => debug!(pod, %error, "cannot remove the entry of a pod that is gone"),
             }
-            let unwritten = removed.as_ref().err().map(ToString::to_string);
-            Done { outcome: Outcome::Evicted { pod }, registry: removed.ok().flatten(), unwritten }
+            wrote(removed, |_ok| Outcome::Evicted { pod })
         }
         Action::WriteList { old, version, value } => {
             let written = store.write_list(old.as_deref(), version, &value).await;
-            let outcome = Outcome::WroteList { ok: written.is_ok() };
-            let unwritten = written.as_ref().err().map(ToString::to_string);
-            Done { outcome, registry: written.ok(), unwritten }
+            wrote(written.map(Some), |ok| Outcome::WroteList { ok })
         }
     })
 }
 
-fn wrote<E: std::fmt::Display>(written: Result<Option<View>, E>) -> Done {
-    let ok = written.is_ok();
+/// How a write ended, which is `outcome` of whether it was done.
+fn wrote(written: Result<Option<View>, StoreError>, outcome: impl FnOnce(bool) -> Outcome) -> Done {
+    let outcome = outcome(written.is_ok());
     match written {
-        Ok(registry) => Done { outcome: Outcome::Wrote { ok }, registry, unwritten: None },
-        Err(error) => Done { outcome: Outcome::Wrote { ok }, registry: None, unwritten: Some(error.to_string()) },
+        Ok(registry) => Done { outcome, registry, unwritten: None },
+        Err(error) => Done { outcome, registry: None, unwritten: Some(error.to_string()) },
     }
 }
 

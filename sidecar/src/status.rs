@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
-
 use tracing::{debug, info, warn};
 
 use crate::plan::concern::Concern;

@@ -8,7 +8,7 @@ use rand::Rng;
 
 use super::listed::Listed;
 use super::membership::{Link, Wanted, sort};
-use super::memory::{Dial, Memory, Patience, Scene, Static};
+use super::memory::{Dial, Memory, Patience, Scene, Static, is_share};
 use super::{Call, Failure, LinkState, Now, Own, Plan, Situation, concern, dialer, is_up, versions};
 use crate::enode::{Enode, PublicKey};
 use crate::registry::entry::Entry;
@@ -77,18 +77,15 @@ impl Links {
         };
 
         // Until it is asserted anew, the registry still holds the entry of the earlier run.
-        let record = registry.get(situation.pod).and_then(|record| record.entry.as_ref().ok());
-        self.restarted |= record.is_some_and(|old| old.enode.key == own.enode.key && old.since < own.since);
+        self.restarted |=
+            registry.entry(situation.pod).is_some_and(|old| old.enode.key == own.enode.key && old.since < own.since);
 
         let (mut wanted, mut links) = sort(situation, own, listed);
         links.extend(listed.unreadable());
         plan.concerns.extend(concern::of_mesh(own, &wanted, listed, &links));
         let ring = self.ring(own, &wanted, listed, now);
         // Geth fills its slots in the order in which it is told: first what nobody else dials.
-        wanted.sort_by_key(|node| {
-            let key = node.entry.enode.key;
-            listed.origin(&key).is_none() && !dialer::is_share(own.enode.key, key, &ring)
-        });
+        wanted.sort_by_key(|node| !is_share(own, &node.entry, listed, &ring));
         if let Some(peers) = situation.peers {
             let scene = Scene { own, wanted: &wanted, listed, peers, ring: &ring, ring_since: self.ring_since, now };
             self.plan_wanted(&scene, rng, plan);

@@ -157,6 +157,5 @@ fn taken(own: &Own, registry: &View) -> BTreeSet<PublicKey> {
         Own::Ready(entry) => Some(entry.enode.key),
         Own::Silent | Own::Unpeerable => None,
     };
-    let entries = registry.iter().filter_map(|(_, record)| record.entry.as_ref().ok());
-    entries.map(|entry| entry.enode.key).chain(own).collect()
+    registry.entries().map(|(_, entry)| entry.enode.key).chain(own).collect()
 }

@@ -250,6 +250,12 @@ pub(super) enum Dial {
     Leave,
 }
 
+/// Whether the link to `entry` is one that `own` can always make room for. Nobody else
+/// makes room for a link to a node without a sidecar of this kind.
+pub(super) fn is_share(own: &Entry, entry: &Entry, listed: &Listed, ring: &[PublicKey]) -> bool {
+    listed.origin(&entry.enode.key).is_some() || dialer::is_share(own.enode.key, entry.enode.key, ring)
+}
+
 /// What one plan of the links rests on.
 pub(super) struct Scene<'a> {
     pub(super) own: &'a Entry,
@@ -281,10 +287,9 @@ impl Scene<'_> {
         }
     }
 
-    /// Whether the link to `entry` is one that this node can always make room for. Nobody
-    /// else makes room for a link to a node without a sidecar of this kind.
+    /// See [`is_share`].
     pub(super) fn is_share(&self, entry: &Entry) -> bool {
-        self.origin(entry).is_some() || dialer::is_share(self.own.enode.key, entry.enode.key, self.ring)
+        is_share(self.own, entry, self.listed, self.ring)
     }
 
     /// How many peers this Geth dials at most: a third of all, static ones too:

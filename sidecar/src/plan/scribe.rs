@@ -50,13 +50,13 @@ impl Scribe {
     pub(super) fn observe(&mut self, situation: &Situation<'_>, now: Now) {
         let Some(registry) = situation.registry else { return };
         let on_list: BTreeSet<Enode> = plain(registry).collect();
-        self.entries.extend(entries(registry).map(|(_, entry)| (entry.enode, now.elapsed)));
+        self.entries.extend(registry.entries().map(|(_, entry)| (entry.enode, now.elapsed)));
         self.entries.retain(|_, seen| now.elapsed < *seen + SILENCE);
         let (Own::Ready(own), Some(peers)) = (situation.own, situation.peers) else {
             // Without an answering Geth everybody is silent.
             return self.silent.clear();
         };
-        let keys: BTreeSet<_> = entries(registry).map(|(_, entry)| entry.enode.key).chain([own.enode.key]).collect();
+        let keys: BTreeSet<_> = registry.entries().map(|(_, entry)| entry.enode.key).chain([own.enode.key]).collect();
         let linked: BTreeSet<_> = peers.iter().filter(|peer| is_up(peer)).map(|peer| peer.key).collect();
         let is_silent = |enode: &Enode| !keys.contains(&enode.key) && !linked.contains(&enode.key);
         self.silent.retain(|enode, _| on_list.contains(enode) && is_silent(enode));
@@ -91,7 +91,7 @@ impl Scribe {
         let Some(linked) = linked(situation.pod, registry, links) else { return };
 
         let list = registry.static_nodes();
-        let owned: BTreeMap<_, BTreeSet<_>> = entries(registry).map(|(_, entry)| entry).chain([own]).fold(
+        let owned: BTreeMap<_, BTreeSet<_>> = registry.entries().map(|(_, entry)| entry).chain([own]).fold(
             BTreeMap::new(),
             |mut owned: BTreeMap<_, BTreeSet<_>>, entry| {
                 owned.entry(entry.enode.key).or_default().insert(entry.enode);
@@ -153,16 +153,11 @@ fn plain(registry: &View) -> impl Iterator<Item = Enode> {
     registry.static_nodes().into_iter().flat_map(NodeList::iter).filter_map(Element::plain)
 }
 
-/// The records that are entries, in the order of pod names.
-fn entries(registry: &View) -> impl Iterator<Item = (&str, &Entry)> {
-    registry.iter().filter_map(|(pod, record)| Some((pod, record.entry.as_ref().ok()?)))
-}
-
 /// The entries whose links are up, if this pod is the scribe: the first of them and itself.
 fn linked<'a>(own_pod: &str, registry: &'a View, links: &[Link]) -> Option<Vec<&'a Entry>> {
     let up: BTreeSet<&str> =
         links.iter().filter(|link| link.state == LinkState::Connected).map(|link| link.pod.as_str()).collect();
-    let mut linked = entries(registry).filter(|(pod, _)| *pod == own_pod || up.contains(pod));
+    let mut linked = registry.entries().filter(|(pod, _)| *pod == own_pod || up.contains(pod));
     linked.next().filter(|(pod, _)| *pod == own_pod)?;
     Some(linked.map(|(_, entry)| entry).collect())
 }

@@ -93,6 +93,16 @@ impl View {
         self.records.get(pod).map(Arc::as_ref)
     }
 
+    /// The entry of `pod`, if it has a valid one.
+    pub fn entry(&self, pod: &str) -> Option<&Entry> {
+        self.get(pod)?.entry.as_ref().ok()
+    }
+
+    /// All valid entries, in the order of pod names.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        self.iter().filter_map(|(pod, record)| Some((pod, record.entry.as_ref().ok()?)))
+    }
+
     /// All records, in the order of pod names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Record)> {
         self.records.iter().map(|(pod, record)| (pod.as_str(), record.as_ref()))
