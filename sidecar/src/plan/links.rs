@@ -142,6 +142,10 @@ impl Links {
                 }
                 Dial::At(time) => plan.wake_at(time),
                 Dial::NoSlot => starved += 1,
+                Dial::Yield => {
+                    memory.give_way(enode, scene.now, rng, plan);
+                    continue;
+                }
                 Dial::Leave => {}
             }
             if !memory.trusted {

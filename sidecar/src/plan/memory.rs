@@ -34,6 +34,9 @@ const FREE_SLOT_AFTER_LOSS: Duration = Duration::from_secs(5);
 /// What Geth says of a connection that the other side was told to end
 /// (`DiscRequested`, p2p/peer_error.go, v1.17.5): its sidecar needed the slot.
 const HUNG_UP: &str = "disconnect requested";
+/// What Geth says to both of two that dialed each other at once, and of a connection that
+/// the other side still has (`DiscAlreadyConnected`, p2p/peer_error.go, v1.17.5).
+const CROSSED: &str = "already connected";
 /// How long to wait before calls that failed are made again.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
@@ -182,6 +185,9 @@ impl Memory {
         let free_at = down.since + if was_lost { FREE_SLOT_AFTER_LOSS } else { FREE_SLOT };
         let starved = if now < free_at { Dial::At(free_at) } else { Dial::NoSlot };
         if self.listed == Static::At(entry.enode.address) {
+            if !scene.begins(entry) && self.dropped.as_deref() == Some(CROSSED) {
+                return Dial::Yield;
+            }
             // Geth dials, and goes on doing so, as soon as it has a slot.
             return if share && scene.is_full() { starved } else { Dial::Leave };
         }
@@ -225,6 +231,15 @@ impl Memory {
         }
     }
 
+    /// Takes back the own dial, which met the other side's, before both are repeated at the
+    /// same time and meet again: it is that side's turn now, for as long as it needs.
+    pub(super) fn give_way(&mut self, enode: Enode, now: Now, rng: &mut impl Rng, plan: &mut Plan) {
+        if let Some(down) = &mut self.down {
+            down.step_in_at = Patience::USUAL.ends(now.elapsed + dialer::DIAL_HISTORY, rng);
+        }
+        self.hang_up(enode, plan);
+    }
+
     /// Hangs up, so that a slot is free, and leaves the link to the other side.
     pub(super) fn hang_up(&mut self, enode: Enode, plan: &mut Plan) {
         self.yielded = true;
@@ -246,6 +261,8 @@ pub(super) enum Dial {
     At(Duration),
     /// A dial slot, and none is free.
     NoSlot,
+    /// That the other side dials alone: both did, and refused each other.
+    Yield,
     /// Nothing.
     Leave,
 }

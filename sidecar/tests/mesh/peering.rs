@@ -5,7 +5,7 @@ use std::time::Duration;
 use fakes::geth::{Config as GethConfig, Stop};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::network::{NAMESPACE, Network};
 
@@ -133,6 +133,18 @@ async fn does_a_mesh_form_though_geths_that_dial_each_other_refuse_each_other() 
     network.world.set_collisions(1000);
     let _pods = network.start_many(10);
     network.mesh(10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn do_two_geths_whose_dials_met_because_they_are_slow_not_meet_again() {
+    let network = Network::new();
+    network.world.set_collisions(1000);
+    // A dial takes longer than the other side waits for it.
+    network.world.set_latency(Duration::from_secs(4));
+    let _pods = network.start_many(5);
+    let started = Instant::now();
+    network.mesh(5).await;
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

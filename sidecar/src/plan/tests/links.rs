@@ -42,6 +42,27 @@ fn does_the_other_side_step_in_after_three_to_four_seconds() {
 }
 
 #[test]
+fn does_the_side_that_stepped_in_give_way_when_the_two_dials_met() {
+    let mut bench = Bench::new();
+    bench.register(2, 1100).calls();
+    assert_eq!(calls(&bench.pass(SECOND * 4).act()), [Call::Add(at(2))], "stepped in");
+    bench.planner.dropped(&at(2).key.node_id(), "already connected");
+    assert_eq!(calls(&bench.act()), [Call::Remove(at(2))]);
+    for _ in 0..37 {
+        assert_eq!(calls(&bench.pass(SECOND).act()), [], "the other side's next dial is after 35 s");
+    }
+    assert_eq!(calls(&bench.pass(SECOND * 4).act()), [Call::Add(at(2))], "which did not come");
+}
+
+#[test]
+fn does_the_side_whose_turn_it_is_dial_on_when_the_two_dials_met() {
+    let mut bench = Bench::new();
+    assert!(bench.register(2, 900).calls().contains(&Call::Add(at(2))));
+    bench.planner.dropped(&at(2).key.node_id(), "already connected");
+    assert_eq!(calls(&bench.act()), []);
+}
+
+#[test]
 fn does_a_geth_restarted_before_the_others_can_dial_it_again_not_wait_for_them() {
     let mut bench = Bench::new();
     bench.register(2, 1000).register(3, 1000).act();
