@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::decision::Decision;
 use crate::events::{Notice, Notices};
-use crate::inject::{Account, Context, OptIn, Outcome, Settings, account_of, inject};
+use crate::inject::{Account, AccountPlan, Context, OptIn, Outcome, Settings, account_of, inject};
 use crate::metrics::Metrics;
 use crate::prepare::Preparer;
 use crate::review::{Operation, Response, Review, ReviewError};
@@ -83,21 +83,25 @@ impl Webhook {
         let account = match plan {
             // It will not be injected.
             None => Account::Ready,
-            Some(plan) => {
-                let registry = plan.registry.as_deref();
-                match self.preparer.ensure(&review.namespace, &plan.name, registry, review.dry_run).await {
-                    Ok(()) => Account::Ready,
-                    Err(error) => {
-                        let why = error.to_string();
-                        let note = format!("the sidecar may lack the rights to find peers: {why}");
-                        self.notify(review, NOT_PREPARED, &note);
-                        Account::NotReady(why)
-                    }
-                }
-            }
+            Some(plan) => self.account(review, plan).await,
         };
         let context = Context { settings: &self.settings, namespace: &review.namespace, account: &account };
         guarded(|| inject(&review.object, &context)).map_or_else(|| failed(opt_in), Decided::from)
+    }
+
+    /// Sees to the account that the pod of `review` will run under.
+    async fn account(&self, review: &Review, plan: AccountPlan) -> Account {
+        let (namespace, registry) = (&review.namespace, plan.registry.as_deref());
+        let Err(error) = self.preparer.ensure(namespace, &plan.name, registry, review.dry_run).await else {
+            return Account::Ready;
+        };
+        let why = error.to_string();
+        self.notify(review, NOT_PREPARED, &format!("the sidecar may lack the rights to find peers: {why}"));
+        let kept = plan.replaces.as_deref().filter(|_| !self.preparer.has_account(namespace));
+        if !review.dry_run {
+            self.preparer.owe(namespace, kept.unwrap_or(&plan.name), registry);
+        }
+        if kept.is_some() { Account::Missing(why) } else { Account::Unbound(why) }
     }
 
     /// Tells everybody who should know, and makes the answer.

@@ -20,8 +20,8 @@ pub(super) const UNCHOSEN: &str = "default";
 pub struct AccountPlan {
     /// Its name; the sidecar's rights have to be bound to it.
     pub name: String,
-    /// True if the pod as received names another one, so that this one must exist before the pod does.
-    pub replaces: bool,
+    /// The one that the pod as received names, if another: then this one must exist before the pod does.
+    pub replaces: Option<String>,
     /// The namespace of the registry, if the pod names one: the account needs its rights there as well.
     pub registry: Option<String>,
 }
@@ -37,15 +37,15 @@ pub(super) fn plan(pod: &Value, choice: AccountChoice, registry: Option<String>)
         AccountChoice::Replace => true,
     };
     if replace && current != NAME {
-        AccountPlan { name: NAME.to_owned(), replaces: true, registry }
+        AccountPlan { name: NAME.to_owned(), replaces: Some(current.to_owned()), registry }
     } else {
-        AccountPlan { name: current.to_owned(), replaces: false, registry }
+        AccountPlan { name: current.to_owned(), replaces: None, registry }
     }
 }
 
 /// Gives the pod the account of the plan.
 pub(super) fn apply(edit: &mut Edit, plan: &AccountPlan) -> Result<(), Misshapen> {
-    if plan.replaces {
+    if plan.replaces.is_some() {
         edit.set(&place(["spec", "serviceAccountName"]), json!(plan.name))?;
         let deprecated = place(["spec", "serviceAccount"]);
         if edit.get(&deprecated).is_some() {
@@ -62,19 +62,19 @@ mod tests {
     #[test]
     fn is_only_an_account_that_nobody_chose_replaced() {
         for (spec, choice, name, replaces) in [
-            (json!({}), AccountChoice::Automatic, NAME, true),
-            (json!({"serviceAccountName": "default"}), AccountChoice::Automatic, NAME, true),
-            (json!({"serviceAccountName": ""}), AccountChoice::Automatic, NAME, true),
-            (json!({"serviceAccountName": "mine"}), AccountChoice::Automatic, "mine", false),
-            (json!({"serviceAccount": "mine"}), AccountChoice::Automatic, "mine", false),
-            (json!({"serviceAccountName": NAME}), AccountChoice::Automatic, NAME, false),
-            (json!({"serviceAccountName": NAME}), AccountChoice::Replace, NAME, false),
-            (json!({"serviceAccountName": "mine"}), AccountChoice::Replace, NAME, true),
-            (json!({}), AccountChoice::Keep, "default", false),
-            (json!({"serviceAccountName": "mine"}), AccountChoice::Keep, "mine", false),
+            (json!({}), AccountChoice::Automatic, NAME, Some("default")),
+            (json!({"serviceAccountName": "default"}), AccountChoice::Automatic, NAME, Some("default")),
+            (json!({"serviceAccountName": ""}), AccountChoice::Automatic, NAME, Some("default")),
+            (json!({"serviceAccountName": "mine"}), AccountChoice::Automatic, "mine", None),
+            (json!({"serviceAccount": "mine"}), AccountChoice::Automatic, "mine", None),
+            (json!({"serviceAccountName": NAME}), AccountChoice::Automatic, NAME, None),
+            (json!({"serviceAccountName": NAME}), AccountChoice::Replace, NAME, None),
+            (json!({"serviceAccountName": "mine"}), AccountChoice::Replace, NAME, Some("mine")),
+            (json!({}), AccountChoice::Keep, "default", None),
+            (json!({"serviceAccountName": "mine"}), AccountChoice::Keep, "mine", None),
         ] {
             let pod = json!({"spec": spec});
-            let expected = AccountPlan { name: name.to_owned(), replaces, registry: None };
+            let expected = AccountPlan { name: name.to_owned(), replaces: replaces.map(str::to_owned), registry: None };
             assert_eq!(plan(&pod, choice, None), expected, "{pod} {choice:?}");
         }
     }

@@ -89,8 +89,10 @@ impl OptIn {
 pub enum Account {
     /// It does.
     Ready,
-    /// It does not, or nobody could make sure; why, as the end of a sentence. The pod then keeps its own account.
-    NotReady(String),
+    /// It exists and does not have its rights yet; why, as the end of a sentence. The pod gets it, and it its rights later.
+    Unbound(String),
+    /// It may not even exist; why, as the end of a sentence. The pod then keeps its own account, or it could not run at all.
+    Missing(String),
 }
 
 /// All but the pod that a decision depends on.
@@ -261,7 +263,11 @@ fn apply(pod: &Value, plan: &Plan<'_>, context: &Context<'_>) -> Result<Outcome,
     }
     match account {
         Account::Ready => account::apply(&mut edit, &plan.account)?,
-        Account::NotReady(why) => warnings.push(format!(
+        Account::Unbound(why) => {
+            account::apply(&mut edit, &plan.account)?;
+            warnings.push(format!("the pod's sidecar does not have the rights that it needs to find peers: {why}"));
+        }
+        Account::Missing(why) => warnings.push(format!(
             "the pod keeps its ServiceAccount, and its sidecar may lack the rights to find peers: {why}"
         )),
     }

@@ -94,6 +94,8 @@ pub struct Index {
     bindings: Mirror<RoleBinding>,
     /// The accounts that the binding of a namespace had when last seen; one that is made anew has them again.
     subjects: BTreeMap<String, BTreeSet<Holder>>,
+    /// By namespace, the accounts under which pods were let in without their rights.
+    owed: BTreeMap<String, BTreeSet<Holder>>,
 }
 
 impl Index {
@@ -106,6 +108,7 @@ impl Index {
             accounts: Mirror::default(),
             bindings: Mirror::default(),
             subjects: BTreeMap::new(),
+            owed: BTreeMap::new(),
         }
     }
 
@@ -137,7 +140,14 @@ impl Index {
 
     fn remember(&mut self, binding: &RoleBinding) {
         let namespace = binding.namespace().unwrap_or_default();
-        self.subjects.insert(namespace, holders_of(binding));
+        let bound = holders_of(binding);
+        if self.gives_role(binding)
+            && let Some(owed) = self.owed.get_mut(&namespace)
+        {
+            // From now on they are remembered as its subjects.
+            owed.retain(|account| !bound.contains(account));
+        }
+        self.subjects.insert(namespace, bound);
     }
 
     /// The binding of `namespace` is gone. Its accounts stay known only where the binding is to come back by itself.
@@ -184,17 +194,40 @@ impl Index {
         binding.role_ref.kind == CLUSTER_ROLE && binding.role_ref.name == self.role
     }
 
-    /// The accounts that a binding in `namespace` has to have: ours, `account`, and those it had before.
+    /// The accounts that a binding in `namespace` has to have: ours, `account`, those it had before, and those that are
+    /// owed their rights.
     pub fn wanted(&self, namespace: &str, account: &Holder) -> BTreeSet<Holder> {
-        let before = self.subjects.get(namespace).into_iter().flatten().cloned();
+        let of = |accounts: &BTreeMap<String, BTreeSet<Holder>>| accounts.get(namespace).cloned().unwrap_or_default();
+        let before = of(&self.subjects).into_iter().chain(of(&self.owed));
         before.chain([Holder::new(namespace, NAME), account.clone()]).collect()
     }
 
-    /// The labelled namespaces that have to be prepared; those being deleted take nothing any more.
+    /// A pod runs under `account` without the rights it needs in `namespace`.
+    pub fn owe(&mut self, namespace: &str, account: &Holder) {
+        if !self.is_excluded(namespace) {
+            self.owed.entry(namespace.to_owned()).or_default().insert(account.clone());
+        }
+    }
+
+    /// `namespace` is gone, and its pods with it.
+    pub fn forgive(&mut self, namespace: &str) {
+        self.owed.remove(namespace);
+    }
+
+    /// An account that is to have a sidecar's rights in `namespace` and has not: ours, where the namespace is labelled,
+    /// or one that is owed them.
+    pub fn lacking(&self, namespace: &str) -> Option<Holder> {
+        let labelled = self.namespaces.current.get(namespace) == Some(&false) && !self.is_excluded(namespace);
+        let ours = labelled.then(|| Holder::new(namespace, NAME));
+        let owed = self.owed.get(namespace).into_iter().flatten().cloned();
+        ours.into_iter().chain(owed).find(|account| self.need(namespace, account) != Need::Nothing)
+    }
+
+    /// The namespaces that have to be prepared. Labelled ones that are being deleted take nothing any more.
     pub fn unprepared(&self) -> Vec<String> {
-        let live = self.namespaces.current.iter().filter(|(_, deleting)| !**deleting).map(|(name, _)| name);
-        let ours = live.filter(|namespace| !self.is_excluded(namespace));
-        ours.filter(|namespace| self.need(namespace, &Holder::new(namespace, NAME)) != Need::Nothing).cloned().collect()
+        let places: BTreeSet<_> = self.namespaces.current.keys().chain(self.owed.keys()).collect();
+        let ending = |place: &String| self.namespaces.current.get(place) == Some(&true);
+        places.into_iter().filter(|place| !ending(place) && self.lacking(place).is_some()).cloned().collect()
     }
 
     /// Our account was found or made in `namespace`.
@@ -325,6 +358,26 @@ mod tests {
         assert_eq!(index.unprepared(), ["b"], "and not what is excluded");
         index.see_namespace(Event::Delete(namespace("b")));
         assert!(index.unprepared().is_empty(), "the label was taken off");
+    }
+
+    #[test]
+    fn are_rights_that_a_pod_is_owed_given_where_nothing_else_asks_for_them_and_no_longer_owed_then() {
+        let (mut index, mine) = (index(None), Holder::new("b", "mine"));
+        index.put_binding(binding("a", ROLE, true, &[NAME]));
+        index.owe("b", &mine);
+        index.owe("vault", &mine);
+        assert_eq!(index.unprepared(), ["b"], "nothing is made where it is excluded");
+        assert_eq!(index.lacking("b"), Some(mine.clone()));
+        assert!(index.wanted("b", &Holder::new("b", NAME)).contains(&mine), "one write gives them to all");
+        index.put_account("b");
+        index.put_binding(binding("b", ROLE, true, &["mine", NAME]));
+        assert!(index.unprepared().is_empty());
+        index.see_binding(Event::Delete(binding("b", ROLE, true, &["mine", NAME])));
+        assert!(index.unprepared().is_empty(), "whoever deletes a binding later means it");
+
+        index.owe("b", &mine);
+        index.forgive("b");
+        assert!(index.unprepared().is_empty(), "the namespace is gone");
     }
 
     #[test]

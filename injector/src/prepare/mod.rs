@@ -4,10 +4,12 @@
 //! A pod whose registry is in another namespace needs its account bound there, too.
 //!
 //! Namespaces with the label are prepared as soon as they are seen, and again whenever something is taken away. Any
-//! other is prepared when its first pod is created, inside that request. [`index`] decides; what is here acts. Several
+//! other is prepared when its first pod is created, inside that request. A pod that could not wait for its rights is owed
+//! them, and gets them later. [`index`] decides; what is here acts. Several
 //! replicas do the same at the same time: everything is idempotent, and a change is made only to the version that was
 //! read.
 
+mod binding;
 pub mod index;
 mod pauses;
 
@@ -19,20 +21,21 @@ use futures::StreamExt as _;
 use futures::future::try_join_all;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef};
+use kube::Client;
+use kube::api::{Api, PostParams};
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher::{self, watcher};
-use kube::{Client, ResourceExt};
-use serde_json::json;
 use thiserror::Error;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::api::{ApiError, CALL_DEADLINE, managed_by_us, steady, within};
 use crate::inject::{ENABLED, KEY};
 use crate::metrics::Metrics;
 use crate::readiness::Latch;
-use index::{CLUSTER_ROLE, Holder, Index, Need, SERVICE_ACCOUNT};
+use binding::{change_subjects, delete_binding, is_gone, subject, with_accounts};
+use index::{CLUSTER_ROLE, Holder, Index, Need};
 use pauses::{Next, Pauses};
 
 /// Name of the ServiceAccount and of the RoleBinding in every namespace with injected pods.
@@ -71,7 +74,7 @@ pub enum NotReady {
         namespace: String,
     },
     /// The preparation was not done within a request's deadline.
-    #[error("the API server did not answer within {} s", REQUEST_DEADLINE.as_secs())]
+    #[error("the API server did not answer within {} s; it is asked again", REQUEST_DEADLINE.as_secs())]
     Late,
     /// The preparation panicked.
     #[error("geth-peering failed to prepare namespace {namespace}, which is an error in it; its log has the details")]
@@ -100,6 +103,8 @@ pub struct Preparer {
     client: Client,
     role: String,
     index: Mutex<Index>,
+    /// A pod is owed its rights since now.
+    owing: Notify,
     /// One preparation of a namespace at a time, so that its first fifty pods cause one and not fifty; and one that hangs
     /// keeps no other namespace waiting.
     turns: Mutex<HashMap<String, Turn>>,
@@ -110,7 +115,7 @@ impl Preparer {
     /// One that binds accounts to the ClusterRole `role`, and makes nothing in `excluded` namespaces.
     pub fn new(client: Client, role: &str, excluded: BTreeSet<String>, metrics: Arc<Metrics>) -> Self {
         let index = Mutex::new(Index::new(role, excluded));
-        Self { client, role: role.to_owned(), index, turns: Mutex::default(), metrics }
+        Self { client, role: role.to_owned(), index, owing: Notify::new(), turns: Mutex::default(), metrics }
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -154,6 +159,21 @@ impl Preparer {
             return Ok(());
         }
         tokio::time::timeout(REQUEST_DEADLINE, try_join_all(unready)).await.map_err(|_late| NotReady::Late)?.map(drop)
+    }
+
+    /// Whether our account exists in `namespace`, so that a pod may be given it.
+    pub fn has_account(&self, namespace: &str) -> bool {
+        self.index().has_account(namespace)
+    }
+
+    /// Sees to it that a pod of `namespace`, which runs under `account` without a sidecar's rights, gets them as soon as
+    /// they can be given; for as long as this process lives.
+    pub fn owe(&self, namespace: &str, account: &str, registry: Option<&str>) {
+        let account = Holder::new(namespace, account);
+        for place in [namespace].into_iter().chain(registry) {
+            self.index().owe(place, &account);
+        }
+        self.owing.notify_one();
     }
 
     fn is_ready(&self, namespace: &str, account: &Holder) -> Result<bool, NotReady> {
@@ -216,18 +236,23 @@ impl Preparer {
                 }
                 Some((namespace, result)) = attempts.next() => match result {
                     Ok(()) => pauses.succeeded(&namespace),
+                    Err(NotReady::Api(error)) if error.is_not_found() => {
+                        self.index().forgive(&namespace);
+                        pauses.failed(&namespace, Instant::now());
+                    }
                     Err(error) => {
                         tracing::warn!(%namespace, "cannot prepare the namespace: {error}");
                         pauses.failed(&namespace, Instant::now());
                     }
                 },
+                () = self.owing.notified() => {}
                 () = sleep => {}
                 else => anyhow::bail!("a watch of namespaces, ServiceAccounts or RoleBindings ended"),
             }
         }
     }
 
-    /// What to do about labelled namespaces now.
+    /// What to do now about labelled namespaces and about those in which a pod is owed its rights.
     fn work(&self, pauses: &mut Pauses, synced: &Latch) -> Next {
         let unprepared = {
             let index = self.index();
@@ -241,7 +266,10 @@ impl Preparer {
     }
 
     async fn attempt(self: &Arc<Self>, namespace: String) -> (String, Result<(), NotReady>) {
-        let result = self.prepare(&namespace, &Holder::new(&namespace, NAME)).await;
+        let lacking = self.index().lacking(&namespace);
+        // One write gives them to all who lack them.
+        let account = lacking.unwrap_or_else(|| Holder::new(&namespace, NAME));
+        let result = self.prepare(&namespace, &account).await;
         (namespace, result)
     }
 
@@ -342,58 +370,6 @@ impl Preparer {
         let params = PostParams::default();
         let call = bindings.create(&params, &binding);
         within(CALL_DEADLINE, format!("create the RoleBinding {namespace}/{NAME}"), call).await
-    }
-}
-
-/// A binding that was there a moment ago is not any more; a missing namespace looks the same, but only on creation.
-fn is_gone(error: &ApiError, existed: bool) -> bool {
-    existed && error.is_not_found()
-}
-
-/// Adds subjects to exactly the version that was read, and leaves every other field to its owner.
-async fn change_subjects(
-    bindings: &Api<RoleBinding>,
-    binding: &RoleBinding,
-    namespace: &str,
-    subjects: &[Subject],
-) -> Result<RoleBinding, ApiError> {
-    let patch = json!({
-        "metadata": {"resourceVersion": binding.resource_version()},
-        "subjects": subjects,
-    });
-    let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-    let call = bindings.patch(NAME, &params, &patch);
-    within(CALL_DEADLINE, format!("change the RoleBinding {namespace}/{NAME}"), call).await
-}
-
-/// Deletes exactly the binding that was read; that it is gone already is as good.
-async fn delete_binding(bindings: &Api<RoleBinding>, binding: &RoleBinding, namespace: &str) -> Result<(), ApiError> {
-    tracing::info!(%namespace, role = %binding.role_ref.name, "the RoleBinding gives an outdated role; making it anew");
-    let params = DeleteParams {
-        preconditions: Some(Preconditions { uid: binding.uid(), resource_version: binding.resource_version() }),
-        ..DeleteParams::default()
-    };
-    let what = format!("delete the RoleBinding {namespace}/{NAME}, whose role is outdated");
-    match within(CALL_DEADLINE, what, bindings.delete(NAME, &params)).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// The subjects of `binding` and `accounts`, each once; `None` if it has them all.
-fn with_accounts(binding: &RoleBinding, accounts: &BTreeSet<Holder>) -> Option<Vec<Subject>> {
-    let bound = index::holders_of(binding);
-    let mut lacking = accounts.difference(&bound).map(subject).peekable();
-    lacking.peek()?;
-    Some(binding.subjects.iter().flatten().cloned().chain(lacking).collect())
-}
-
-fn subject(account: &Holder) -> Subject {
-    Subject {
-        kind: SERVICE_ACCOUNT.to_owned(),
-        name: account.name.clone(),
-        namespace: Some(account.namespace.clone()),
-        api_group: None,
     }
 }
 

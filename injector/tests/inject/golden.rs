@@ -50,7 +50,7 @@ fn context(name: &str) -> (Settings, Account) {
         registry_namespaces: deviation.registry_namespaces,
         ..usual
     };
-    (settings, deviation.account_not_ready.map_or(Account::Ready, Account::NotReady))
+    (settings, deviation.account_not_ready.map_or(Account::Ready, Account::Missing))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> T {

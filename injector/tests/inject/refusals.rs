@@ -224,7 +224,7 @@ fn does_a_mirror_pod_pass_with_a_warning_even_if_labelled() {
 
 #[test]
 fn is_no_account_prepared_for_a_pod_that_is_not_injected() {
-    assert!(account_of(&pod(json!({}), json!({})), &settings()).is_some_and(|plan| plan.replaces));
+    assert!(account_of(&pod(json!({}), json!({})), &settings()).is_some_and(|plan| plan.replaces.is_some()));
     for pod in [
         json!({"metadata": {}, "spec": {"containers": [{"name": "web", "image": "nginx"}]}}),
         annotated("colour", "red"),

@@ -141,18 +141,18 @@ async fn is_what_is_no_review_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn does_a_pod_keep_its_account_and_start_where_the_namespace_cannot_be_prepared() {
+async fn does_a_pod_keep_its_account_and_start_where_none_can_be_made() {
     let server = cluster();
     let replica = Replica::start(&server).await;
     let api_server = replica.api_server(&server).await;
-    server.forbid(Verb::Create, "rolebindings");
+    server.forbid(Verb::Create, "serviceaccounts");
     let pod = geth_pod(json!({"geth-peering": "enabled"}));
     let response = api_server.review("/mutate/pods", &review("chain", pod.clone())).await;
     let injected = patched(pod.clone(), &response);
     assert_eq!(injected["spec"]["serviceAccountName"], "default");
     assert_eq!(injected["spec"]["initContainers"][0]["name"], "geth-peering");
     assert!(
-        response["warnings"][0].as_str().unwrap().contains("create the RoleBinding chain/geth-peering"),
+        response["warnings"][0].as_str().unwrap().contains("create the ServiceAccount chain/geth-peering"),
         "{response}"
     );
     until("an Event", async || !server.list::<Event>("chain").is_empty()).await;
@@ -160,7 +160,7 @@ async fn does_a_pod_keep_its_account_and_start_where_the_namespace_cannot_be_pre
 
     // An API server that does not answer is no reason to keep the pod waiting until its own deadline is over.
     server.heal();
-    server.fault(Verb::Create, "rolebindings", Fault::Hang, 1);
+    server.fault(Verb::Create, "serviceaccounts", Fault::Hang, 1);
     let response = api_server.review("/mutate/pods", &review("other", pod.clone())).await;
     assert_eq!(patched(pod.clone(), &response)["spec"]["serviceAccountName"], "default");
     let response = api_server.review("/mutate/pods", &review("other", pod.clone())).await;

@@ -320,6 +320,27 @@ async fn is_a_preparation_that_took_too_long_for_its_pod_there_for_the_next() {
 }
 
 #[tokio::test]
+async fn does_a_pod_that_could_not_wait_for_its_rights_get_them_later() {
+    let server = cluster();
+    let replica = Replica::start(&server).await;
+    let api_server = replica.api_server(&server).await;
+    server.fault(Verb::Create, "rolebindings", Fault::Status(500), 1);
+    let unbound = api_server.review("/mutate/pods", &review("first", pod_of("default"))).await;
+    assert_eq!(patched(pod_of("default"), &unbound)["spec"]["serviceAccountName"], NAME, "{unbound}");
+    server.fault(Verb::Create, "serviceaccounts", Fault::Status(500), 1);
+    let without_account = api_server.review("/mutate/pods", &review("second", pod_of("default"))).await;
+    assert_eq!(
+        patched(pod_of("default"), &without_account)["spec"]["serviceAccountName"],
+        "default",
+        "a pod whose account does not exist could not be created at all"
+    );
+    for (response, place, account) in [(unbound, "first", NAME), (without_account, "second", "default")] {
+        assert!(response["warnings"].to_string().contains("rights"), "{response}");
+        until("the rights", async || bound(&server, place).contains(&account.to_owned())).await;
+    }
+}
+
+#[tokio::test]
 async fn does_an_interrupted_watch_see_what_it_missed() {
     let server = cluster();
     let _replica = Replica::start(&server).await;
