@@ -9,10 +9,6 @@ use super::Rules;
 use super::geth::{Ground, Node, key, node};
 use super::world::{World, Wrong};
 
-/// How often two Geths that dial each other may do so again at the same instant when their
-/// histories end: chance, which the model has to bound.
-pub(crate) const COLLISIONS: u8 = 2;
-
 impl World {
     /// The nodes that the Geth of pod `at` is connected to, and whether they dialed it.
     pub(crate) fn peers(&self, at: usize) -> BTreeMap<Node, bool> {
@@ -103,9 +99,15 @@ impl World {
             return;
         };
         if collides {
-            self.collisions += 1;
             if let Some(theirs) = &mut self.pod(to).geth {
                 theirs.dialing.remove(&own);
+            }
+            let now = self.now;
+            for (one, other) in [(at, key(other)), (to, key(own))] {
+                // A sidecar that is away is not told.
+                if let Some(sidecar) = &mut self.pod(one).sidecar {
+                    sidecar.refused(&other, now);
+                }
             }
         } else if !self.links.contains(&(to, at)) {
             self.links.insert((at, to));

@@ -40,9 +40,8 @@
 //! One clock runs for all. It stands still as long as anything is under way, and then goes on
 //! to the next moment for which somebody waits. Slowness is a fault: with it, time passes
 //! beside all that is under way. Everybody draws the same lots, so what can be at one moment
-//! is, in every order. Two bounds are those of the model: Geths that refused each other dial
-//! again at one and the same instant twice, and not for ever; and a pod's own calls take no
-//! time in the larger explorations ([`Rules::locals_at_once`]).
+//! is, in every order. One bound is the model's: a pod's own calls take no time in the larger
+//! explorations ([`Rules::locals_at_once`]).
 //!
 //! # Does it find anything?
 //!

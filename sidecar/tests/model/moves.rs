@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::geth::{Node, node};
-use super::links::COLLISIONS;
+use super::geth::Node;
 use super::sidecar::{Job, Slot, Watch};
 use super::world::World;
 use super::{Kind, Rules};
@@ -114,14 +113,8 @@ impl World {
             }
             if let Some(geth) = &pod.geth {
                 moves.extend(geth.dialing.keys().map(|node| Move::Connect(at, *node)));
-                let own = node(&geth.enode.key);
                 let due = geth.due(&self.linked(at)).into_iter().filter(|(_, time)| *time <= self.now);
-                // Clocks that are not one: sooner or later one is first, and the other is dialed already.
-                let waits = |other| {
-                    let other = self.find(other).and_then(|other| self.pods[other].geth.as_ref());
-                    self.collisions >= COLLISIONS && other.is_some_and(|other| other.dialing.contains_key(&own))
-                };
-                moves.extend(due.filter(|(other, _)| !waits(*other)).map(|(node, _)| Move::Dial(at, node)));
+                moves.extend(due.map(|(node, _)| Move::Dial(at, node)));
             }
         }
         moves

@@ -144,6 +144,12 @@ impl Sidecar {
         self.planner.note(outcome, Now { elapsed: now, wall: wall(Duration::ZERO) }, &mut lots());
     }
 
+    /// Geth tells that its dial to `other` and theirs met.
+    pub(crate) fn refused(&mut self, other: &PublicKey, now: Duration) {
+        self.planner.dropped(&other.node_id(), "already connected");
+        self.wake = Some(now);
+    }
+
     /// What `Reconciler::identify` does: since when this Geth runs.
     fn identify(&mut self, pod: &str, uid: &str, geth: Option<&Geth>) {
         let (Own::Silent, Some(geth)) = (&self.own, geth) else { return };

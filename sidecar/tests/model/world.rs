@@ -31,7 +31,6 @@ pub(crate) struct World {
     pub(crate) left: BTreeMap<Kind, u8>,
     pub(crate) left_in_all: u8,
     /// How often two Geths have refused each other because both dialed.
-    pub(crate) collisions: u8,
     pub(crate) wrong: Option<Wrong>,
     /// Whether nothing goes on, and nothing will unless something fails or somebody acts.
     pub(crate) quiet: bool,
@@ -39,8 +38,7 @@ pub(crate) struct World {
 
 impl Hash for World {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.now, &self.digests, &self.links, &self.late, &self.left, self.left_in_all, self.collisions, self.wrong)
-            .hash(state);
+        (self.now, &self.digests, &self.links, &self.late, &self.left, self.left_in_all, self.wrong).hash(state);
     }
 }
 
@@ -102,7 +100,6 @@ impl World {
             late: Vec::new(),
             left: rules.faults.iter().copied().collect(),
             left_in_all: rules.faults_in_all,
-            collisions: 0,
             wrong: None,
             quiet: false,
         };
