@@ -51,8 +51,8 @@ lint: ## cargo fmt and clippy, shellcheck, helm lint
 	e2e/lint-scripts
 	PATH="$$($(tools) helm):$$PATH" && helm lint --strict chart
 
-explore: ## the larger explorations of the model in sidecar/tests/model, which take many minutes
-	@cargo test --workspace --test model -- --ignored --nocapture --test-threads 1
+explore: ## the larger explorations of the model in sidecar/tests/model, which take minutes
+	@cargo test --workspace --release --test model -- --ignored --nocapture --test-threads 1
 
 fuzz: ## fuzz what strangers can write, FUZZ_SECONDS=60 for each target
 	@fuzz/run

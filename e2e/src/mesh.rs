@@ -9,8 +9,8 @@ use serde_json::Value;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// The port on which sidecars answer `/status`.
-const SIDECAR_PORT: u16 = 9575;
+/// The port on which sidecars answer `/status`, and show themselves to people.
+pub const SIDECAR_PORT: u16 = 9575;
 
 /// Asks the Geths of a selector, each once.
 ///

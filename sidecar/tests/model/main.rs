@@ -22,8 +22,9 @@
 //!
 //! 1. In the end all see the same registry, and want the same links.
 //! 2. Of two sidecars that go by the same entries one has its Geth dial ([`ONE_DIALS`]), and
-//!    should nothing come of it the other does after some seconds. A Geth that was told to
-//!    dial never gives up, and a link that is up is left alone.
+//!    should nothing come of it the other does after some seconds. If the two dials meet, one
+//!    of the two gives way. A Geth that was told to dial never gives up, and a link that is up
+//!    is left alone.
 //! 3. Every step uses something up: a call, an event, a moment, a fault. There are finitely
 //!    many states and no way back to one ([`Rules::never_returns`]), so whatever happens ends in
 //!    a quiet state, before a deadline ([`IN_TIME`]); and every quiet state is the full mesh
@@ -321,22 +322,17 @@ fn does_a_mesh_of_two_survive_any_fault() {
 }
 
 #[test]
-fn does_a_mesh_of_three_survive_the_loss_of_a_pod_or_of_the_configmap() {
-    let kinds = [Kind::PodDies, Kind::Deletion];
-    Rules::new("mesh of three, a pod dies or the ConfigMap is deleted", 3).meshed().any(1, &kinds).explore();
-}
-
-#[test]
-#[ignore = "takes many minutes: make explore"]
 fn does_a_mesh_of_three_survive_any_fault() {
     Rules::new("mesh of three, one fault", 3).meshed().any(1, &Kind::ALL).explore();
 }
 
 #[test]
-#[ignore = "takes many minutes: make explore"]
+#[ignore = "takes minutes: make explore"]
 fn does_a_mesh_of_two_survive_any_two_faults() {
     Rules { locals_at_once: true, ..Rules::new("mesh of two, two faults", 2).meshed().any(2, &Kind::ALL) }.explore();
-    let rekeyed = Rules { rekeys: true, ..Rules::new("mesh of two, other keys, two faults", 2) };
+    // Each time another pod keeps the list, it waits for five minutes anew.
+    let deadline = Duration::from_secs(1000);
+    let rekeyed = Rules { rekeys: true, deadline, ..Rules::new("mesh of two, other keys, two faults", 2) };
     Rules { locals_at_once: true, ..rekeyed.meshed().any(2, &Kind::ALL) }.explore();
 }
 
