@@ -178,7 +178,7 @@ proptest! {
             prop_assert!(share <= entries.len() / 2, "{} of {}", share, entries.len() - 1);
             // More than its share nobody dials but for those who have long been there.
             let dialed = others.filter(|peer| dials(own, peer, &ring));
-            prop_assert!(dialed.filter(|peer| decided_by_ring(own, peer)).count() <= share);
+            prop_assert!(dialed.filter(|peer| decided_by_ring(own, peer, &ring)).count() <= share);
         }
     }
 }

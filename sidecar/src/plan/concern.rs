@@ -5,9 +5,9 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::LinkState;
+use super::dialer::DEFAULT_MAX_PEERS;
 use super::listed::Listed;
 use super::membership::{Link, Wanted};
-use super::memory::DEFAULT_MAX_PEERS;
 use crate::registry::entry::Entry;
 
 /// Something that a person has to act on. Its text says what to do.

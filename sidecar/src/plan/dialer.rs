@@ -13,17 +13,35 @@ use crate::registry::entry::Entry;
 /// `dialHistoryExpiration` = `inboundThrottleTime` (30 s) + 5 s (p2p/dial.go, p2p/server.go, v1.17.5).
 pub const DIAL_HISTORY: Duration = Duration::from_secs(35);
 
+/// Geth's default `--maxpeers` (node/defaults.go, v1.17.5).
+pub const DEFAULT_MAX_PEERS: u32 = 50;
+/// Geth dials one peer for three slots: `defaultDialRatio` (p2p/server.go, v1.17.5).
+const DIAL_RATIO: u32 = 3;
+
+/// How many peers the Geth of `entry` dials at most: a third of all, static ones too:
+/// `MaxDialedConns` (p2p/server.go, v1.17.5).
+pub fn slots(entry: &Entry) -> usize {
+    match entry.max_peers.unwrap_or(DEFAULT_MAX_PEERS) {
+        0 => 0,
+        all => usize::try_from((all / DIAL_RATIO).max(1)).unwrap_or(usize::MAX),
+    }
+}
+
 /// Whether `own` dials the link to `peer`, rather than `peer` the link to `own`.
 ///
 /// If one of the two started more than [`DIAL_HISTORY`] after the other, it dials:
 /// its dial history is empty, while the older one may still have the younger one's
-/// previous run in its own. Otherwise the ring decides: with the network's keys in
-/// order, each node dials those in the half of the ring that follows it, so that
-/// nobody dials more than half.
+/// previous run in its own. Otherwise, and where one Geth cannot dial all others, the
+/// ring decides: with the network's keys in order, each node dials those in the half of
+/// the ring that follows it, so that nobody dials more than half.
 ///
 /// `ring` holds the keys of the network, both of these among them, in ascending order.
 pub fn dials(own: &Entry, peer: &Entry, ring: &[PublicKey]) -> bool {
-    if decided_by_ring(own, peer) { is_share(own.enode.key, peer.enode.key, ring) } else { own.since > peer.since }
+    if decided_by_ring(own, peer, ring) {
+        is_share(own.enode.key, peer.enode.key, ring)
+    } else {
+        own.since > peer.since
+    }
 }
 
 /// Whether `peer_key` is in `own_key`'s share of the ring: the half that follows it.
@@ -32,10 +50,7 @@ pub fn dials(own: &Entry, peer: &Entry, ring: &[PublicKey]) -> bool {
 /// nodes step in for one another; but for its share each node can always make room,
 /// because whatever else it dialed is somebody else's share.
 pub fn is_share(own_key: PublicKey, peer_key: PublicKey, ring: &[PublicKey]) -> bool {
-    let (Ok(own_at), Ok(peer_at)) = (ring.binary_search(&own_key), ring.binary_search(&peer_key)) else {
-        return own_key < peer_key;
-    };
-    let ahead = (peer_at + ring.len() - own_at) % ring.len();
+    let Some(ahead) = ahead(own_key, peer_key, ring) else { return own_key < peer_key };
     match (2 * ahead).cmp(&ring.len()) {
         std::cmp::Ordering::Less => true,
         std::cmp::Ordering::Greater => false,
@@ -43,9 +58,17 @@ pub fn is_share(own_key: PublicKey, peer_key: PublicKey, ring: &[PublicKey]) -> 
     }
 }
 
-/// Whether the two started so close together that the ring decides who dials.
-pub fn decided_by_ring(own: &Entry, peer: &Entry) -> bool {
-    own.since.duration_since(peer.since).unsigned_abs() <= DIAL_HISTORY
+/// How many places `peer_key` is after `own_key` on the ring; `None` if one of them is not there.
+pub fn ahead(own_key: PublicKey, peer_key: PublicKey, ring: &[PublicKey]) -> Option<usize> {
+    let (own_at, peer_at) = (ring.binary_search(&own_key).ok()?, ring.binary_search(&peer_key).ok()?);
+    Some((peer_at + ring.len() - own_at) % ring.len())
+}
+
+/// Whether the ring decides who dials: the two started close together, or the younger has
+/// too few slots to dial everybody, and those it cannot dial would wait for it in vain.
+pub fn decided_by_ring(own: &Entry, peer: &Entry, ring: &[PublicKey]) -> bool {
+    let younger = if own.since > peer.since { own } else { peer };
+    own.since.duration_since(peer.since).unsigned_abs() <= DIAL_HISTORY || slots(younger) + 1 < ring.len()
 }
 
 #[cfg(test)]
@@ -85,6 +108,17 @@ mod tests {
         let ring = ring(&[old.clone(), young.clone()]);
         assert!(dials(&young, &old, &ring));
         assert!(!dials(&old, &young, &ring));
+    }
+
+    #[test]
+    fn does_a_young_node_with_too_few_slots_for_all_leave_half_of_them_to_the_others() {
+        let mut entries: Vec<_> = (1..33).map(|key| entry(key, 0)).collect();
+        entries.push(entry(0, 1000));
+        let ring = ring(&entries);
+        let Some((young, old)) = entries.split_last() else { panic!("there are 33") };
+        assert_eq!(share(young, &entries, &ring), 16);
+        assert_eq!(old.iter().filter(|peer| dials(peer, young, &ring)).count(), 16);
+        assert_eq!(share(young, &entries[16..], &ring[..17]), 16, "it can dial all of 17");
     }
 
     #[test]

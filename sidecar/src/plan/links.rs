@@ -1,5 +1,6 @@
 //! Links: whom this Geth should be connected to, who dials, and what to tell Geth.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -162,8 +163,13 @@ impl Links {
 
     /// Hangs up on up to `count` nodes that this Geth dialed though they are in the others'
     /// shares: those sides dial again, and slots are free for links that have nobody else.
+    ///
+    /// First on those that will still be in the others' shares when more nodes have come: in
+    /// its own, this Geth could not dial them again for as long as it remembers that it has.
     fn free_slots(&mut self, scene: &Scene<'_>, mut count: usize, plan: &mut Plan) {
-        for node in scene.wanted.iter().filter(|node| !scene.is_share(&node.entry)) {
+        let mut others: Vec<_> = scene.wanted.iter().filter(|node| !scene.is_share(&node.entry)).collect();
+        others.sort_by_key(|node| Reverse(dialer::ahead(scene.own.enode.key, node.entry.enode.key, scene.ring)));
+        for node in others {
             if count == 0 {
                 return;
             }

@@ -15,10 +15,6 @@ use crate::enode::{Enode, PublicKey};
 use crate::geth::Peer;
 use crate::registry::entry::Entry;
 
-/// Geth's default `--maxpeers` (node/defaults.go, v1.17.5).
-pub(super) const DEFAULT_MAX_PEERS: u32 = 50;
-/// Geth dials one peer for three slots: `defaultDialRatio` (p2p/server.go, v1.17.5).
-const DIAL_RATIO: u32 = 3;
 /// How long a dial may take before Geth gives it up: `defaultDialTimeout` (p2p/server.go, v1.17.5).
 const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the ring has to hold still before it decides who dials: two sidecars
@@ -90,7 +86,7 @@ pub(super) struct Memory {
     was_up: bool,
     /// When Geth was last told to dial it.
     told_at: Option<Duration>,
-    /// This side hung up to free a dial slot: the other side dials now.
+    /// This side hung up to free a dial slot: the other side dials now, in whose share it is.
     yielded: bool,
     /// When it was first seen to be no longer wanted.
     pub(super) unwanted_since: Option<Duration>,
@@ -181,8 +177,13 @@ impl Memory {
         // A connection that is about to become a link is as little touched as one that is up.
         let (Some(down), None) = (self.down, scene.peer(&entry.enode.key)) else { return Dial::Leave };
         let share = scene.is_share(entry);
-        let was_lost = self.was_up && self.dropped.as_deref() != Some(HUNG_UP);
-        let free_at = down.since + if was_lost { FREE_SLOT_AFTER_LOSS } else { FREE_SLOT };
+        let hung_up = self.yielded || self.dropped.as_deref() == Some(HUNG_UP);
+        let free_at = if hung_up {
+            // The other side has made room for others, and waits for this one.
+            down.since
+        } else {
+            down.since + if self.was_up { FREE_SLOT_AFTER_LOSS } else { FREE_SLOT }
+        };
         let starved = if now < free_at { Dial::At(free_at) } else { Dial::NoSlot };
         if self.listed == Static::At(entry.enode.address) {
             if !scene.begins(entry) && self.dropped.as_deref() == Some(CROSSED) {
@@ -191,13 +192,14 @@ impl Memory {
             // Geth dials, and goes on doing so, as soon as it has a slot.
             return if share && scene.is_full() { starved } else { Dial::Leave };
         }
-        if scene.origin(entry).is_none() && dialer::decided_by_ring(scene.own, entry) {
+        if scene.origin(entry).is_none() && dialer::decided_by_ring(scene.own, entry, scene.ring) {
             let settled = (scene.ring_since + SETTLE).min(down.since + SETTLE_AT_MOST);
             if now < settled {
                 return Dial::At(settled);
             }
         }
-        let begins = scene.begins(entry) && !self.yielded;
+        // Whoever hung up, it is now for the side in whose share the link is.
+        let begins = if hung_up && scene.origin(entry).is_none() { share } else { scene.begins(entry) };
         if begins && (share || !scene.is_full()) {
             Dial::Now
         } else if now < down.step_in_at {
@@ -237,7 +239,7 @@ impl Memory {
         if let Some(down) = &mut self.down {
             down.step_in_at = Patience::USUAL.ends(now.elapsed + dialer::DIAL_HISTORY, rng);
         }
-        self.hang_up(enode, plan);
+        self.order(enode.key, vec![Call::Remove(enode)], plan);
     }
 
     /// Hangs up, so that a slot is free, and leaves the link to the other side.
@@ -309,13 +311,9 @@ impl Scene<'_> {
         is_share(self.own, entry, self.listed, self.ring)
     }
 
-    /// How many peers this Geth dials at most: a third of all, static ones too:
-    /// `MaxDialedConns` (p2p/server.go, v1.17.5).
+    /// How many peers this Geth dials at most.
     pub(super) fn dial_slots(&self) -> usize {
-        match self.own.max_peers.unwrap_or(DEFAULT_MAX_PEERS) {
-            0 => 0,
-            all => usize::try_from((all / DIAL_RATIO).max(1)).unwrap_or(usize::MAX),
-        }
+        dialer::slots(self.own)
     }
 
     fn dialed(&self) -> usize {

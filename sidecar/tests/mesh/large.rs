@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use fakes::geth::Stop;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::network::{Network, PodUnderTest};
 
@@ -44,6 +44,23 @@ async fn does_a_mesh_that_grows_node_by_node_get_whole() {
             sleep(Duration::from_millis(gap)).await;
         }
         network.mesh(FULL.into()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn does_an_old_mesh_that_is_scaled_up_to_the_last_slot_not_wait_for_dial_histories() {
+    for gap in [300, 1500, 2500] {
+        let network = Network::new();
+        let mut pods = start_many(&network, 3);
+        network.mesh(3).await;
+        sleep(Duration::from_secs(60)).await;
+        for number in 3..FULL {
+            sleep(Duration::from_millis(gap)).await;
+            pods.push(start(&network, number));
+        }
+        let all_are_there = Instant::now();
+        network.mesh(FULL.into()).await;
+        assert!(all_are_there.elapsed() < Duration::from_secs(5), "{gap} ms: {:?}", all_are_there.elapsed());
     }
 }
 

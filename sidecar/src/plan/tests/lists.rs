@@ -279,14 +279,13 @@ fn does_a_slot_become_free_for_an_external_node() {
     let mut bench = Bench::new();
     bench.own = Own::Ready(Entry { max_peers: Some(6), ..entry(1, 1000) });
     bench.data.insert("geth-1".into(), Entry { max_peers: Some(6), ..entry(1, 1000) }.to_value());
-    for node in 2..=5 {
-        bench.register(node, 900);
-    }
-    bench.calls();
+    // It has slots for both, so it dials both, being younger.
+    bench.register(4, 900).register(5, 900).calls();
+    bench.register(2, 900).register(3, 900);
     // Of a ring of five, 2 and 3 are this node's share, 4 and 5 are not.
     bench.peers = (2..=5).map(|node| peer(node, Eth::Up, node < 4)).collect();
     let told: Vec<_> = (0..10).flat_map(|_| calls(&bench.pass(SECOND).act())).collect();
-    assert_eq!(told, [], "nothing is missing");
+    assert!(told.iter().all(|call| matches!(call, Call::Trust(_))), "nothing is missing: {told:?}");
     bench.put(EXTERNAL_NODES, list(&[7]));
     let told: Vec<_> = (0..10).flat_map(|_| calls(&bench.pass(SECOND).act())).collect();
     let hung_up = |node: u8| told.contains(&Call::Remove(at(node)));
