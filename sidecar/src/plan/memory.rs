@@ -30,6 +30,9 @@ const FREE_SLOT_AFTER_LOSS: Duration = Duration::from_secs(5);
 /// What Geth says of a connection that the other side was told to end
 /// (`DiscRequested`, p2p/peer_error.go, v1.17.5): its sidecar needed the slot.
 const HUNG_UP: &str = "disconnect requested";
+/// How long a busy Geth that hung up may take to forget the connection. Whoever dials it
+/// sooner is refused as already connected, and cannot dial again for [`dialer::DIAL_HISTORY`].
+const HANGING_UP: Duration = Duration::from_millis(500);
 /// What Geth says to both of two that dialed each other at once, and of a connection that
 /// the other side still has (`DiscAlreadyConnected`, p2p/peer_error.go, v1.17.5).
 const CROSSED: &str = "already connected";
@@ -191,6 +194,10 @@ impl Memory {
             }
             // Geth dials, and goes on doing so, as soon as it has a slot.
             return if share && scene.is_full() { starved } else { Dial::Leave };
+        }
+        // That it hung up may be seen before it is told.
+        if (self.was_up || hung_up) && now < down.since + HANGING_UP {
+            return Dial::At(down.since + HANGING_UP);
         }
         if scene.origin(entry).is_none() && dialer::decided_by_ring(scene.own, entry, scene.ring) {
             let settled = (scene.ring_since + SETTLE).min(down.since + SETTLE_AT_MOST);

@@ -15,7 +15,10 @@ const FULL: u16 = 21;
 
 fn start(network: &Network, number: u16) -> PodUnderTest {
     let config = fakes::geth::Config { max_peers: 30, ..network.geth_config(number) };
-    network.start_with(number, config)
+    let pod = network.start_with(number, config);
+    // What it takes a busy Geth to forget a connection that it has ended.
+    pod.geth.quirks(|quirks| quirks.remove_takes = Duration::from_millis(200));
+    pod
 }
 
 fn start_many(network: &Network, count: u16) -> Vec<PodUnderTest> {

@@ -136,7 +136,8 @@ pub struct Quirks {
     pub reorder: usize,
     /// How long each `admin_addPeer` takes; they are done one after the other.
     pub add_takes: Duration,
-    /// How long `admin_removePeer` takes to see the connection end.
+    /// How long `admin_removePeer` takes to see the connection end. The other side sees it at
+    /// once, and is refused if it dials meanwhile.
     pub remove_takes: Duration,
     /// Methods that it does not have, such as `admin_subscribe` (reth).
     pub lacks: Vec<&'static str>,

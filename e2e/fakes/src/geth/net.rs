@@ -23,6 +23,8 @@ const MAX_ACTIVE_DIALS: usize = 50;
 /// How long a peer that went dark stays listed: pings every 15 s, read deadline 30 s
 /// (`p2p/peer.go:48`, `p2p/server.go:57`).
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// What both sides learn of the end of a connection that one of them wanted (`p2p/peer_error.go`).
+const HUNG_UP: &str = "disconnect requested";
 /// What each step of a connection takes unless a test says otherwise.
 const LATENCY: Duration = Duration::from_millis(5);
 
@@ -186,14 +188,20 @@ impl Net {
         self.nodes[node].statics.retain(|(known, _)| known != key);
     }
 
-    pub(super) fn disconnect(&mut self, now: Instant, node: usize, key: &str) {
-        if let Some(&link) = self.nodes[node].peers.get(key) {
-            self.end(now, link, "disconnect requested");
-        }
+    /// Tells the other end of a connection, if there is one, that it ends. This end forgets
+    /// it only in [`Self::disconnect`], and until then refuses a new one.
+    pub(super) fn announce_end(&mut self, now: Instant, node: usize, key: &str) -> bool {
+        let Some(id) = self.nodes[node].peers.get(key).copied() else { return false };
+        let Link { dialer, listener, .. } = self.links[&id].clone();
+        let (own, other) = if dialer.node == node { (dialer, listener) } else { (listener, dialer) };
+        self.end_at(now, id, &other, &own, HUNG_UP);
+        true
     }
 
-    pub(super) fn is_connected(&self, node: usize, key: &str) -> bool {
-        self.nodes[node].peers.contains_key(key)
+    pub(super) fn disconnect(&mut self, now: Instant, node: usize, key: &str) {
+        if let Some(&link) = self.nodes[node].peers.get(key) {
+            self.end(now, link, HUNG_UP);
+        }
     }
 
     pub(super) fn peers_up(&self, node: usize) -> Vec<String> {
@@ -387,12 +395,17 @@ impl Net {
     fn end_with(&mut self, now: Instant, id: u64, errors: [&str; 2]) {
         let Some(Link { dialer, listener, .. }) = self.links.remove(&id) else { return };
         for ((end, other), error) in [(&dialer, &listener), (&listener, &dialer)].into_iter().zip(errors) {
-            let peers = &mut self.nodes[end.node].peers;
-            if peers.get(&other.key) == Some(&id) {
-                peers.remove(&other.key);
-                self.tell(end, other, "drop", Some(error));
-                self.dial(now, end.node);
-            }
+            self.end_at(now, id, end, other, error);
+        }
+    }
+
+    /// Ends a connection at one end, if that still has it.
+    fn end_at(&mut self, now: Instant, id: u64, end: &End, other: &End, error: &str) {
+        let peers = &mut self.nodes[end.node].peers;
+        if peers.get(&other.key) == Some(&id) {
+            peers.remove(&other.key);
+            self.tell(end, other, "drop", Some(error));
+            self.dial(now, end.node);
         }
     }
 

@@ -155,7 +155,7 @@ impl Client {
                 let (key, _) = enode(params)?;
                 self.world.change(|net, _| net.remove_static(node, &key));
                 // Answers when the connection has ended, not before (`p2p/server.go:246`).
-                if self.world.look(|net| net.is_connected(node, &key)) {
+                if self.world.change(|net, now| net.announce_end(now, node, &key)) {
                     sleep(quirks.remove_takes).await;
                     self.world.change(|net, now| net.disconnect(now, node, &key));
                 }
