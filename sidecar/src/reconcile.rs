@@ -316,6 +316,10 @@ impl Reconciler {
 
     fn publish(&mut self, plan: &Plan) {
         let now = self.clock.now();
+        if self.is_written() {
+            // Also by a write that nobody answered, after which there is no other.
+            self.status.registry.wrote(None, now.wall);
+        }
         self.status.take_over(plan, now.wall);
         if let Some(took) = self.stopwatch.look(&self.status, now.elapsed) {
             self.outputs.metrics.meshed(took);
@@ -333,6 +337,17 @@ impl Reconciler {
         }
     }
 
+    /// Whether the registry, as far as it is seen, has of this pod what it should have.
+    fn is_written(&self) -> bool {
+        let Some(registry) = &self.registry else { return false };
+        let value = registry.get(&self.config.pod_name).map(|record| &*record.value);
+        match &self.own {
+            Own::Silent => false,
+            Own::Unpeerable => value.is_none(),
+            Own::Ready(entry) => value == Some(&*entry.to_value()),
+        }
+    }
+
     /// Whether this sidecar has done what a pod's readiness waits for: its Geth is in
     /// the registry, and connected to as many of the others as it was asked to wait for.
     /// Nodes on lists may be away for long: they count when they are there.
@@ -341,12 +356,11 @@ impl Reconciler {
             Own::Silent => false,
             // It never will be; that is no reason to keep the pod from whatever else it does.
             Own::Unpeerable => true,
-            Own::Ready(entry) => {
+            Own::Ready(_) => {
                 let Some(registry) = &self.registry else { return false };
                 let registered = |link: &&LinkReport| link.state.is_wanted() && registry.get(&link.pod).is_some();
                 let others = plan.links.iter().filter(registered).count();
-                registry.get(&self.config.pod_name).is_some_and(|record| record.value == entry.to_value())
-                    && self.status.connected >= self.config.min_peers.min(others)
+                self.is_written() && self.status.connected >= self.config.min_peers.min(others)
             }
         }
     }

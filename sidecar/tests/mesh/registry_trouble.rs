@@ -100,6 +100,20 @@ async fn does_a_sidecar_that_may_not_write_say_so_and_begin_as_soon_as_it_may() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn is_a_write_that_was_done_and_never_answered_no_lasting_trouble() {
+    let network = Network::new();
+    let first = network.start(0);
+    network.until("the first entry", || network.entry(0).is_some()).await;
+    network.server.fault(Verb::Patch, "configmaps", Fault::LoseAnswer, 1);
+    let second = network.start(1);
+    network.mesh(2).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(second.sidecar.status.borrow().registry.shown.state, "watching");
+    assert!(*second.sidecar.ready.borrow());
+    drop((first, second));
+}
+
+#[tokio::test(start_paused = true)]
 async fn does_a_sidecar_whose_rights_come_late_watch_within_a_minute() {
     let network = Network::new();
     for verb in [Verb::Watch, Verb::List, Verb::Get, Verb::Patch, Verb::Create] {
