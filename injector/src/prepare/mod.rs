@@ -143,7 +143,7 @@ impl Preparer {
     ) -> Result<(), NotReady> {
         let account = Holder::new(namespace, account);
         let mut unready = Vec::new();
-        for place in [namespace].into_iter().chain(registry.filter(|registry| *registry != namespace)) {
+        for place in places(namespace, registry) {
             if self.is_ready(place, &account)? {
                 continue;
             }
@@ -170,7 +170,7 @@ impl Preparer {
     /// they can be given; for as long as this process lives.
     pub fn owe(&self, namespace: &str, account: &str, registry: Option<&str>) {
         let account = Holder::new(namespace, account);
-        for place in [namespace].into_iter().chain(registry) {
+        for place in places(namespace, registry) {
             self.index().owe(place, &account);
         }
         self.owing.notify_one();
@@ -371,6 +371,11 @@ impl Preparer {
         let call = bindings.create(&params, &binding);
         within(CALL_DEADLINE, format!("create the RoleBinding {namespace}/{NAME}"), call).await
     }
+}
+
+/// Where a pod of `namespace` needs its rights: there, and where its registry is, if that is another.
+fn places<'a>(namespace: &'a str, registry: Option<&'a str>) -> impl Iterator<Item = &'a str> {
+    [namespace].into_iter().chain(registry.filter(move |registry| *registry != namespace))
 }
 
 fn named_by_us() -> ObjectMeta {
