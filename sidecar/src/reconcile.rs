@@ -316,7 +316,8 @@ impl Reconciler {
 
     fn publish(&mut self, plan: &Plan) {
         let now = self.clock.now();
-        if self.is_written() {
+        let written = self.is_written();
+        if written {
             // Also by a write that nobody answered, after which there is no other.
             self.status.registry.wrote(None, now.wall);
         }
@@ -332,7 +333,7 @@ impl Reconciler {
             changed
         });
         self.outputs.heartbeat.send_replace(Instant::now());
-        if self.is_ready(plan) {
+        if self.is_ready(plan, written) {
             self.outputs.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
         }
     }
@@ -351,7 +352,7 @@ impl Reconciler {
     /// Whether this sidecar has done what a pod's readiness waits for: its Geth is in
     /// the registry, and connected to as many of the others as it was asked to wait for.
     /// Nodes on lists may be away for long: they count when they are there.
-    fn is_ready(&self, plan: &Plan) -> bool {
+    fn is_ready(&self, plan: &Plan, written: bool) -> bool {
         match &self.own {
             Own::Silent => false,
             // It never will be; that is no reason to keep the pod from whatever else it does.
@@ -360,7 +361,7 @@ impl Reconciler {
                 let Some(registry) = &self.registry else { return false };
                 let registered = |link: &&LinkReport| link.state.is_wanted() && registry.get(&link.pod).is_some();
                 let others = plan.links.iter().filter(registered).count();
-                self.is_written() && self.status.connected >= self.config.min_peers.min(others)
+                written && self.status.connected >= self.config.min_peers.min(others)
             }
         }
     }
