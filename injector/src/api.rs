@@ -63,6 +63,11 @@ impl ApiError {
         self.status().is_some_and(kube::core::Status::is_not_found)
     }
 
+    /// Whoever asks may not. Webhooks and quotas answer 403 as well; RBAC says which user cannot do what.
+    pub fn is_forbidden_by_rbac(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 403 && status.message.contains("cannot"))
+    }
+
     /// Somebody else created the object first.
     pub fn is_already_exists(&self) -> bool {
         self.status().is_some_and(kube::core::Status::is_already_exists)

@@ -7,18 +7,21 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use clap::Parser;
 use sidecar::config::{LogFormat, LogLevel};
 use thiserror::Error;
 
-use self::values::{DnsLabel, Image, ObjectName, PullPolicy, Quantity};
+use self::values::{DnsLabel, Folder, ObjectName};
 use crate::inject;
+use crate::tls::{self, Source, folder, server_name};
 
+pub use self::manifests::InjectArgs;
+
+mod manifests;
+mod sidecars;
 mod values;
 
-/// What clap takes; [`Args::check`] makes a [`Config`] of it.
-#[derive(Debug, Parser)]
-#[command(name = "injector", version, about = "Puts the geth-peering sidecar into opted-in pods")]
+/// The server's flags as clap takes them; [`Args::check`] makes a [`Config`] of them.
+#[derive(Debug, clap::Args)]
 pub struct Args {
     /// Namespace the injector runs in
     #[arg(long, env = "INJECTOR_NAMESPACE")]
@@ -26,54 +29,30 @@ pub struct Args {
     /// Name of this pod, which signs Events
     #[arg(long, env = "INJECTOR_POD_NAME")]
     pod_name: Written<ObjectName>,
-    /// Name of the injector's Deployment, which owns the Secret of the certificate authority
-    #[arg(long, env = "INJECTOR_DEPLOYMENT")]
-    deployment: Written<ObjectName>,
     /// Name of the injector's Service, under which API servers call it
     #[arg(long, env = "INJECTOR_SERVICE")]
     service: Written<DnsLabel>,
+    /// Name of the injector's Deployment, which owns the Secret of the certificate authority
+    #[arg(long, env = "INJECTOR_DEPLOYMENT", required_unless_present = "tls_folder")]
+    deployment: Option<Written<ObjectName>>,
     /// Name of the MutatingWebhookConfiguration whose caBundle is kept
-    #[arg(long, env = "INJECTOR_WEBHOOK_CONFIGURATION")]
-    webhook_configuration: Written<ObjectName>,
+    #[arg(long, env = "INJECTOR_WEBHOOK_CONFIGURATION", required_unless_present = "tls_folder")]
+    webhook_configuration: Option<Written<ObjectName>>,
     /// Name of the Secret that holds the certificate authority
-    #[arg(long, env = "INJECTOR_CA_SECRET")]
-    ca_secret: Written<ObjectName>,
+    #[arg(long, env = "INJECTOR_CA_SECRET", required_unless_present = "tls_folder")]
+    ca_secret: Option<Written<ObjectName>>,
+    /// Folder with a tls.crt and tls.key that somebody else makes, who also writes the caBundle; without it, the injector
+    /// has an authority of its own
+    #[arg(long, env = "INJECTOR_TLS_FOLDER", conflicts_with_all = ["deployment", "webhook_configuration", "ca_secret"])]
+    tls_folder: Option<Written<Folder>>,
     /// Name of the ClusterRole that sidecars get in the namespaces of their pods
     #[arg(long, env = "INJECTOR_SIDECAR_CLUSTER_ROLE")]
     sidecar_cluster_role: Written<ObjectName>,
-    /// Image of the sidecar
-    #[arg(long, env = "INJECTOR_SIDECAR_IMAGE")]
-    sidecar_image: Written<Image>,
-    /// When the sidecar's image is pulled
-    #[arg(long, env = "INJECTOR_SIDECAR_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
-    sidecar_image_pull_policy: Written<PullPolicy>,
-    /// CPU that each sidecar requests
-    #[arg(long, env = "INJECTOR_SIDECAR_CPU_REQUEST", default_value = "5m")]
-    sidecar_cpu_request: Written<Quantity>,
-    /// Memory that each sidecar requests
-    #[arg(long, env = "INJECTOR_SIDECAR_MEMORY_REQUEST", default_value = "16Mi")]
-    sidecar_memory_request: Written<Quantity>,
-    /// Memory that no sidecar may exceed
-    #[arg(long, env = "INJECTOR_SIDECAR_MEMORY_LIMIT", default_value = "64Mi")]
-    sidecar_memory_limit: Written<Quantity>,
-    /// Log level of sidecars: DEBUG, INFO, WARNING, ERROR or CRITICAL
-    #[arg(long, env = "INJECTOR_SIDECAR_LOG_LEVEL", default_value = "INFO")]
-    sidecar_log_level: Written<LogLevel>,
-    /// Name of a ConfigMap that networks may use, repeated or separated by commas; the first is the default
-    #[arg(long, env = "INJECTOR_CONFIGMAP", value_delimiter = ',', default_value = "geth-peering")]
-    configmap: Vec<Written<ObjectName>>,
-    /// Name of a namespace whose registry pods of other namespaces may use; repeated or separated by commas
-    #[arg(long, env = "INJECTOR_REGISTRY_NAMESPACE", value_delimiter = ',')]
-    registry_namespace: Vec<Written<DnsLabel>>,
+    #[command(flatten)]
+    sidecars: sidecars::SidecarArgs,
     /// Name of a namespace in which nothing is made, whatever its labels; repeated or separated by commas
     #[arg(long, env = "INJECTOR_EXCLUDED_NAMESPACE", value_delimiter = ',')]
     excluded_namespace: Vec<Written<DnsLabel>>,
-    /// Whether the cluster knows native sidecars (Kubernetes 1.29 and newer)
-    #[arg(long, env = "INJECTOR_NATIVE_SIDECARS", default_value = "true")]
-    native_sidecars: Written<bool>,
-    /// Whether injected pods get no variables of the namespace's Services
-    #[arg(long, env = "INJECTOR_DISABLE_SERVICE_LINKS", default_value = "true")]
-    disable_service_links: Written<bool>,
     /// Port of the webhooks
     #[arg(long, env = "INJECTOR_HTTPS_PORT", default_value = "8443")]
     https_port: Written<u16>,
@@ -91,8 +70,8 @@ pub struct Args {
 /// What the injector runs by.
 #[derive(Debug)]
 pub struct Config {
-    /// Where, as whom and with which objects the injector keeps its certificates.
-    pub tls: crate::tls::Settings,
+    /// Where the injector's certificates come from.
+    pub tls: Source,
     /// Name of this pod.
     pub pod_name: String,
     /// The ClusterRole of sidecars.
@@ -135,18 +114,10 @@ impl Args {
             service,
             webhook_configuration,
             ca_secret,
+            tls_folder,
             sidecar_cluster_role,
-            sidecar_image,
-            sidecar_image_pull_policy,
-            sidecar_cpu_request,
-            sidecar_memory_request,
-            sidecar_memory_limit,
-            sidecar_log_level,
-            configmap,
-            registry_namespace,
+            sidecars,
             excluded_namespace,
-            native_sidecars,
-            disable_service_links,
             https_port,
             http_port,
             log_level,
@@ -155,25 +126,16 @@ impl Args {
         let mut mistakes = Mistakes::default();
         let namespace = mistakes.value("namespace", namespace);
         let pod_name = mistakes.value("pod-name", pod_name);
-        let deployment = mistakes.value("deployment", deployment);
+        let deployment = mistakes.given("deployment", deployment);
         let service = mistakes.value("service", service);
-        let webhook_configuration = mistakes.value("webhook-configuration", webhook_configuration);
-        let ca_secret = mistakes.value("ca-secret", ca_secret);
+        let webhook_configuration = mistakes.given("webhook-configuration", webhook_configuration);
+        let ca_secret = mistakes.given("ca-secret", ca_secret);
+        let from_folder = tls_folder.is_some();
+        let folder = mistakes.given("tls-folder", tls_folder);
         let sidecar_cluster_role = mistakes.value("sidecar-cluster-role", sidecar_cluster_role);
-        let image = mistakes.value("sidecar-image", sidecar_image);
-        let image_pull_policy = mistakes.value("sidecar-image-pull-policy", sidecar_image_pull_policy);
-        let cpu_request = mistakes.value("sidecar-cpu-request", sidecar_cpu_request);
-        let memory_request = mistakes.value("sidecar-memory-request", sidecar_memory_request);
-        let memory_limit = mistakes.value("sidecar-memory-limit", sidecar_memory_limit);
-        let sidecar_log_text = sidecar_log_level.text.to_ascii_uppercase();
-        let sidecar_log_level = mistakes.value("sidecar-log-level", sidecar_log_level);
-        let configmaps: Option<Vec<_>> = configmap.into_iter().map(|name| mistakes.value("configmap", name)).collect();
-        let registries: Option<Vec<_>> =
-            registry_namespace.into_iter().map(|name| mistakes.value("registry-namespace", name)).collect();
+        let inject = sidecars.settings(&mut mistakes);
         let excluded: Option<Vec<_>> =
             excluded_namespace.into_iter().map(|name| mistakes.value("excluded-namespace", name)).collect();
-        let native_sidecars = mistakes.value("native-sidecars", native_sidecars);
-        let disable_service_links = mistakes.value("disable-service-links", disable_service_links);
         let https_port = mistakes.value("https-port", https_port);
         let http_port = mistakes.value("http-port", http_port);
         let log_level = mistakes.value("log-level", log_level);
@@ -184,30 +146,24 @@ impl Args {
 
         // Every value is there unless a mistake says otherwise.
         let all = || {
-            Some(Config {
-                tls: crate::tls::Settings {
-                    namespace: namespace?.0,
-                    service: service?.0,
+            let (namespace, service) = (namespace?.0, service?.0);
+            let tls = if from_folder {
+                Source::Folder(folder::Settings { folder: folder?.0.into(), name: server_name(&service, &namespace) })
+            } else {
+                Source::Own(tls::Settings {
+                    namespace,
+                    service,
                     deployment: deployment?.0,
                     secret: ca_secret?.0,
                     configuration: webhook_configuration?.0,
-                },
+                })
+            };
+            Some(Config {
+                tls,
                 pod_name: pod_name?.0,
                 sidecar_cluster_role: sidecar_cluster_role?.0,
                 excluded_namespaces: excluded?.into_iter().map(|name| name.0).collect(),
-                inject: inject::Settings {
-                    image: image?.0,
-                    image_pull_policy: image_pull_policy?.0,
-                    cpu_request: cpu_request?.0,
-                    memory_request: memory_request?.0,
-                    memory_limit: memory_limit?.0,
-                    log_level: sidecar_log_level.map(|_| sidecar_log_text)?,
-                    configmap_names: configmaps?.into_iter().map(|name| name.0).collect(),
-                    registry_namespaces: registries?.into_iter().map(|name| name.0).collect(),
-                    native_sidecars: native_sidecars?,
-                    disable_service_links: disable_service_links?,
-                    version: env!("CARGO_PKG_VERSION").to_owned(),
-                },
+                inject: inject?,
                 https_port: https_port?,
                 http_port: http_port?,
                 log_level: log_level?,
@@ -241,6 +197,10 @@ impl<T: FromStr<Err: fmt::Display>> FromStr for Written<T> {
 struct Mistakes(Vec<String>);
 
 impl Mistakes {
+    fn given<T>(&mut self, flag: &str, written: Option<Written<T>>) -> Option<T> {
+        written.and_then(|written| self.value(flag, written))
+    }
+
     fn value<T>(&mut self, flag: &str, Written { text, value }: Written<T>) -> Option<T> {
         value.inspect_err(|what| self.0.push(format!("--{flag} {text:?}: {what}"))).ok()
     }
@@ -248,6 +208,8 @@ impl Mistakes {
 
 #[cfg(test)]
 mod tests {
+    use clap::FromArgMatches as _;
+
     use super::*;
 
     const REQUIRED: [&str; 8] = [
@@ -261,8 +223,13 @@ mod tests {
         "--sidecar-image=geth-peering/sidecar:0.1.0",
     ];
 
+    fn args(flags: &[&str]) -> Result<Args, clap::Error> {
+        let command = <Args as clap::Args>::augment_args(clap::Command::new("injector"));
+        Args::from_arg_matches(&command.try_get_matches_from([&["injector"], flags].concat())?)
+    }
+
     fn check(flags: &[&str]) -> Result<Config, ConfigError> {
-        Args::try_parse_from([&["injector"], &REQUIRED[..], flags].concat()).unwrap().check()
+        args(&[&REQUIRED[..], flags].concat()).unwrap().check()
     }
 
     #[test]
@@ -365,7 +332,7 @@ mod tests {
 
     #[test]
     fn are_all_names_that_are_missing_told_at_once() {
-        let error = Args::try_parse_from(["injector"]).unwrap_err().to_string();
+        let error = args(&[]).unwrap_err().to_string();
         for flag in REQUIRED {
             let flag = flag.split_once('=').unwrap().0;
             assert!(error.contains(flag), "{flag} in {error}");

@@ -85,7 +85,7 @@ impl Webhook {
             None => Account::Ready,
             Some(plan) => self.account(review, plan).await,
         };
-        let context = Context { settings: &self.settings, namespace: &review.namespace, account: &account };
+        let context = Context { settings: &self.settings, account: &account };
         guarded(|| inject(&review.object, &context)).map_or_else(|| failed(opt_in), Decided::from)
     }
 

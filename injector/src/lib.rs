@@ -1,14 +1,17 @@
 //! The injector: a mutating webhook that puts the peering sidecar into opted-in pods.
 //!
-//! What decides is pure ([`inject`], [`workload`], [`prepare::index`], [`tls::ca`]); what acts decides nothing.
+//! What decides is pure ([`inject`], [`manifest`], [`workload`], [`prepare::index`], [`tls::ca`]); what acts decides nothing.
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod check;
+pub mod cli;
 pub mod config;
 pub mod decision;
 pub mod events;
 pub mod handler;
 pub mod inject;
+pub mod manifest;
 pub mod metrics;
 pub mod prepare;
 pub mod readiness;

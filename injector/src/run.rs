@@ -17,8 +17,8 @@ use crate::metrics::Metrics;
 use crate::prepare::Preparer;
 use crate::readiness::Readiness;
 use crate::server::{Bound, Inside, plain_router, router};
-use crate::tls::Keeper;
 use crate::tls::resolver::{Resolver, server_config};
+use crate::tls::{Keeper, Source, folder};
 
 /// How stopping is timed. Together this has to be less than the pod's `terminationGracePeriodSeconds`, 30 s by default.
 #[derive(Debug, Clone, Copy)]
@@ -81,12 +81,24 @@ impl Injector {
         let https = Bound::bind(https_port, Some(Arc::new(server_config(resolver.clone())?))).await?;
         let http = Bound::bind(http_port, None).await?;
 
-        let keeper = Keeper::new(client.clone(), tls, resolver, metrics.clone(), certificate, bundle);
+        let certificates: Task = match tls {
+            Source::Own(settings) => {
+                let (client, resolver) = (client.clone(), resolver.clone());
+                let keeper = Keeper::new(client, settings, resolver, metrics.clone(), certificate, bundle);
+                Box::pin(keeper.run())
+            }
+            Source::Folder(settings) => {
+                // Whoever makes the certificate writes it.
+                bundle.open();
+                let reader = folder::Reader::new(settings, resolver.clone(), metrics.clone(), certificate);
+                Box::pin(async { reader.run().await })
+            }
+        };
         let preparer =
             Arc::new(Preparer::new(client.clone(), &sidecar_cluster_role, excluded_namespaces, metrics.clone()));
         let (notices, reporter) = events::channel(client, &pod_name);
         let background: Vec<(&'static str, Task)> = vec![
-            ("the keeper of certificates", Box::pin(keeper.run())),
+            ("the keeper of certificates", certificates),
             ("the preparer of namespaces", Box::pin(preparer.clone().run(synced))),
             (
                 "the reporter of Events",
@@ -101,7 +113,7 @@ impl Injector {
             http: http.address()?,
             parts: Parts {
                 webhook: Arc::new(Webhook::new(inject, preparer, notices, metrics.clone())),
-                inside: Arc::new(Inside { readiness: Arc::new(readiness), metrics }),
+                inside: Arc::new(Inside { readiness: Arc::new(readiness), metrics, resolver }),
                 https,
                 http,
                 background,

@@ -29,6 +29,7 @@ use crate::handler::Webhook;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::review::ReviewError;
+use crate::tls::resolver::Resolver;
 
 /// The largest request body. API servers take objects of up to 3 MiB (apiserver `server/config.go`,
 /// `MaxRequestBodyBytes`). The review of an update holds two, but of objects that large etcd stores none
@@ -93,6 +94,8 @@ pub struct Inside {
     pub readiness: Arc<Readiness>,
     /// Behind `/metrics`.
     pub metrics: Arc<Metrics>,
+    /// Behind `/certificate`.
+    pub resolver: Arc<Resolver>,
 }
 
 /// Probes and metrics.
@@ -103,6 +106,7 @@ pub fn plain_router(inside: Arc<Inside>) -> Router {
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/certificate", get(certificate))
         .with_state(inside)
 }
 
@@ -123,6 +127,11 @@ async fn metrics(State(inside): State<Arc<Inside>>) -> Response {
         }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+/// What is shown to everybody who connects, for those who cannot: `injector check` compares it with the caBundle.
+async fn certificate(State(inside): State<Arc<Inside>>) -> String {
+    inside.resolver.pem()
 }
 
 /// A port that is taken, so that a port in use is an error at start and not a silent absence.

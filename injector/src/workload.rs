@@ -53,7 +53,7 @@ fn add_label(review: &Review, settings: &Settings) -> Result<Outcome, Refusal> {
     let workload = &review.object;
     let mut edit = Edit::new(workload);
     edit.set(&place(["spec", "template", "metadata", "labels", KEY]), json!(ENABLED))?;
-    let warnings = foresee(edit.object(), &review.namespace, settings);
+    let warnings = foresee(edit.object(), settings);
     let decision =
         if label(workload) == Some(ENABLED) { Decision::WorkloadUnchanged } else { Decision::TemplateLabelled };
     Ok(Outcome::changed(decision, edit.into_patch(), warnings))
@@ -90,10 +90,10 @@ fn selects_by_label(workload: &Value) -> bool {
 
 /// What the pods of this template will meet. Told here, because this is where a person is looking: the refusal of a pod
 /// shows up only in the workload's Events.
-fn foresee(workload: &Value, namespace: &str, settings: &Settings) -> Vec<String> {
+fn foresee(workload: &Value, settings: &Settings) -> Vec<String> {
     let template = &workload["spec"]["template"];
     // How the account fares is found out when a pod comes.
-    let outcome = inject(template, &Context { settings, namespace, account: &Account::Ready });
+    let outcome = inject(template, &Context { settings, account: &Account::Ready });
     match outcome.message {
         Some(message) if outcome.denied => vec![format!("pods of this template will be refused: {message}")],
         _ => outcome.warnings,

@@ -124,7 +124,8 @@ impl Objects {
     /// What the injector is told: flag without dashes, and value.
     pub(super) fn flags(&self) -> Vec<(String, String)> {
         let arguments = self.container()["args"].as_array().expect("args");
-        arguments
+        assert_eq!(arguments[0], "serve");
+        arguments[1..]
             .iter()
             .map(|argument| {
                 let argument = argument.as_str().expect("a string").strip_prefix("--").expect("a flag");

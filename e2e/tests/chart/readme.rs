@@ -85,7 +85,7 @@ fn annotations() -> BTreeSet<String> {
         "metadata": {"labels": {KEY: ENABLED}, "annotations": {"geth-peering/no-such-annotation": ""}},
         "spec": {"containers": [{"name": "geth", "image": "ethereum/client-go"}]},
     });
-    let context = Context { settings: &settings, namespace: "chain", account: &Account::Ready };
+    let context = Context { settings: &settings, account: &Account::Ready };
     let refusal = inject(&pod, &context).message.expect("a refusal");
     let list = refusal.split_once('{').and_then(|(_, rest)| rest.split_once('}')).expect("a list").0;
     list.split(',').map(|name| format!("geth-peering/{name}")).collect()
@@ -111,7 +111,7 @@ fn does_the_advice_for_a_quota_on_cpu_limits_give_the_sidecar_one() {
             "spec": {"containers": [{"name": "geth", "image": "ethereum/client-go"}]},
         });
         let settings = settings();
-        let context = Context { settings: &settings, namespace: "chain", account: &Account::Ready };
+        let context = Context { settings: &settings, account: &Account::Ready };
         let mut injected = pod.clone();
         json_patch::patch(&mut injected, &inject(&pod, &context).patch).expect("a patch");
         let limits = &injected["spec"]["initContainers"][0]["resources"]["limits"];

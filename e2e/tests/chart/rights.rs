@@ -81,6 +81,8 @@ fn may_a_sidecar_reach_its_registry_and_nothing_else() {
             ("create", "/events", "*"),
         ])
     );
+    let without_webhook = json!({"rules": injector::manifest::rules(&["geth-peering".into(), "other".into()])});
+    assert_eq!(rights(&without_webhook), rights(objects.get("ClusterRole", "geth-peering-sidecar")));
 }
 
 #[test]

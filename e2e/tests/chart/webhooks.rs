@@ -178,7 +178,7 @@ fn is_sent(condition: &cel::Program, pod: &Value) -> bool {
 /// What the injector decides about a pod that came by its namespace's label.
 fn decision(pod: &Value) -> Decision {
     let settings = settings();
-    inject(pod, &Context { settings: &settings, namespace: "chain", account: &Account::Ready }).decision
+    inject(pod, &Context { settings: &settings, account: &Account::Ready }).decision
 }
 
 /// Every pod of the injector's own tests, without the label that some of them have.

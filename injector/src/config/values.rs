@@ -54,6 +54,13 @@ checked!(
     "is no quantity: write one above 0, like 10m or 32Mi"
 );
 
+checked!(
+    Folder,
+    "A folder, by a path that does not depend on where the program was started.",
+    |text| text.starts_with('/'),
+    "is no absolute path: write the folder that holds tls.crt and tls.key"
+);
+
 fn is_dns_label(text: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     !text.is_empty() && text.chars().all(inner) && !text.starts_with('-') && !text.ends_with('-')

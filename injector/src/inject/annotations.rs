@@ -17,7 +17,10 @@ pub(super) const PREFIX: &str = "geth-peering/";
 
 /// The injector's own mark: the version that injected the pod. Its value is not judged, since it comes along when
 /// somebody copies a running pod.
-pub(super) const INJECTED: &str = "geth-peering/injected";
+pub(crate) const INJECTED: &str = "geth-peering/injected";
+
+/// How to take out again what was put into a manifest. Only manifests carry it; its value is judged when it is used.
+pub(crate) const UNDO: &str = "geth-peering/undo";
 
 /// Every key a user may write, without the prefix.
 const KEYS: [&str; 18] = [
@@ -144,7 +147,7 @@ impl Overrides {
             }
             "native-sidecar" => self.native = Some(value.parse().map_err(|_| "write true or false")?),
             "patch" => self.patch = Some(patch(value)?),
-            "injected" => {}
+            "injected" | "undo" => {}
             _ => return Err(format!("there is no such annotation; there are {PREFIX}{{{}}}", KEYS.join(","))),
         }
         Ok(())

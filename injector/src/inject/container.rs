@@ -87,7 +87,7 @@ pub(super) fn is_native(plan: &Plan<'_>, settings: &Settings) -> bool {
 ///
 /// # Errors
 /// When the annotation `geth-peering/patch` cannot be applied to it, or a variable it needs is not there.
-pub(super) fn build(plan: &Plan<'_>, settings: &Settings, namespace: &str) -> Result<Value, Refusal> {
+pub(super) fn build(plan: &Plan<'_>, settings: &Settings) -> Result<Value, Refusal> {
     let overrides = &plan.overrides;
     let or = |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| default.to_owned());
     let probe = |path: &str, period: u32, timeout: u32, failures: u32| {
@@ -103,7 +103,7 @@ pub(super) fn build(plan: &Plan<'_>, settings: &Settings, namespace: &str) -> Re
         "name": NAME,
         "image": or(&overrides.image, &settings.image),
         "imagePullPolicy": settings.image_pull_policy,
-        "env": variables(plan, settings, namespace)?,
+        "env": variables(plan, settings)?,
         "ports": [{ "name": "peering", "containerPort": DEFAULT_HTTP_PORT, "protocol": "TCP" }],
         // All that a LimitRange usually adds, so that the pod does not change after us. No CPU limit: it would only
         // slow down the moments in which peers are found.
@@ -153,7 +153,7 @@ fn patched(sidecar: &mut Value, patch: &Patch) -> Result<(), String> {
     }
 }
 
-fn variables(plan: &Plan<'_>, settings: &Settings, namespace: &str) -> Result<Vec<Value>, Refusal> {
+fn variables(plan: &Plan<'_>, settings: &Settings) -> Result<Vec<Value>, Refusal> {
     let overrides = &plan.overrides;
     let configmap = settings.configmap_names.first().map_or(INJECTED_CONFIGMAP_NAME, String::as_str);
     let literal = |name: &str, value: &str| json!({ "name": name, "value": value });
@@ -161,7 +161,11 @@ fn variables(plan: &Plan<'_>, settings: &Settings, namespace: &str) -> Result<Ve
         literal(name::LOGGING, overrides.log_level.as_deref().unwrap_or(&settings.log_level)),
         literal(name::IPC_PATH, &plan.socket.path),
         literal(name::CONFIGMAP_NAME, overrides.configmap.as_deref().unwrap_or(configmap)),
-        literal(name::NAMESPACE, overrides.registry_namespace.as_deref().unwrap_or(namespace)),
+        // A pod does not say its namespace before it exists, and a manifest may not know it at all.
+        match &overrides.registry_namespace {
+            Some(namespace) => literal(name::NAMESPACE, namespace),
+            None => env::from_field(name::NAMESPACE, "metadata.namespace"),
+        },
         // The name of a pod that has only generateName is not known yet; the kubelet will know it.
         env::from_field(name::POD_NAME, "metadata.name"),
         env::from_field(name::POD_UID, "metadata.uid"),

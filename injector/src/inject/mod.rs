@@ -18,6 +18,7 @@ mod patch;
 pub(crate) mod quantity;
 mod shell;
 pub(crate) mod text;
+pub(crate) mod undo;
 mod user;
 mod volume;
 
@@ -31,6 +32,8 @@ pub(crate) use patch::{Edit, Misshapen, place};
 
 use crate::decision::Decision;
 use annotations::{AccountChoice, Overrides};
+pub(crate) use annotations::{INJECTED, UNDO};
+pub(crate) use container::NAME as SIDECAR;
 use geth::Geth;
 
 /// Label of pods and namespaces, annotation of workloads: the way in and out.
@@ -100,8 +103,6 @@ pub enum Account {
 pub struct Context<'a> {
     /// What the administrator chose.
     pub settings: &'a Settings,
-    /// Namespace of the request; the pod itself may not name it yet.
-    pub namespace: &'a str,
     /// State of the account that the pod is to run with.
     pub account: &'a Account,
 }
@@ -244,7 +245,7 @@ fn wants_peering(pod: &Value) -> Result<(), Refusal> {
 }
 
 fn apply(pod: &Value, plan: &Plan<'_>, context: &Context<'_>) -> Result<Outcome, Refusal> {
-    let Context { settings, namespace, account } = context;
+    let Context { settings, account } = context;
     let mut edit = Edit::new(pod);
     let mut warnings = Vec::new();
 
@@ -257,7 +258,7 @@ fn apply(pod: &Value, plan: &Plan<'_>, context: &Context<'_>) -> Result<Outcome,
             volume::repair(&mut edit, sidecar, &plan.socket)?;
         }
         None => {
-            let sidecar = container::build(plan, settings, namespace)?;
+            let sidecar = container::build(plan, settings)?;
             container::add(&mut edit, sidecar, container::is_native(plan, settings))?;
         }
     }

@@ -1,4 +1,4 @@
-//! TLS without anybody's help: the injector makes its own authority, tells the API
+//! TLS, unless told otherwise ([`folder`]), without anybody's help: the injector makes its own authority, tells the API
 //! servers to trust it, and serves certificates that it renews by itself.
 //!
 //! [`ca`] decides, [`store`] and [`bundle`] hold what is shared between replicas,
@@ -8,6 +8,7 @@
 
 pub mod bundle;
 pub mod ca;
+pub mod folder;
 pub mod resolver;
 pub mod store;
 #[cfg(test)]
@@ -91,6 +92,20 @@ pub fn next(now: Timestamp, stored: Option<&Stored>, published: Published, leaf:
     }
 }
 
+/// The name by which API servers call a Service (apiserver `util/webhook/client.go`).
+pub fn server_name(service: &str, namespace: &str) -> String {
+    format!("{service}.{namespace}.svc")
+}
+
+/// Where the serving certificate comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// From an authority of the injector's own.
+    Own(Settings),
+    /// From somebody else, who also tells the API servers whom to trust.
+    Folder(folder::Settings),
+}
+
 /// What a [`Keeper`] has to know.
 #[derive(Debug)]
 pub struct Settings {
@@ -109,8 +124,7 @@ pub struct Settings {
 /// Keeps authority, bundle and certificate in order, for as long as the process lives.
 pub struct Keeper {
     service: String,
-    /// The names that API servers may expect: `<service>.<namespace>.svc` is what they do expect
-    /// (apiserver `util/webhook/client.go`).
+    /// The names that API servers may expect.
     names: Vec<String>,
     store: Store,
     configurations: Api<MutatingWebhookConfiguration>,
@@ -145,7 +159,7 @@ impl Keeper {
         bundle_ready: Latch,
     ) -> Self {
         let Settings { namespace, service, deployment, secret, configuration } = settings;
-        let name = format!("{service}.{namespace}.svc");
+        let name = server_name(&service, &namespace);
         Self {
             names: vec![name.clone(), format!("{name}.cluster.local")],
             store: Store::new(client.clone(), &namespace, &secret, &deployment),

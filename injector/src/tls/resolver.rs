@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -17,6 +18,18 @@ impl Resolver {
     pub fn serve(&self, key: Arc<CertifiedKey>) {
         // Nothing panics while it holds the lock, and an Option is whole at any time anyway.
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(key);
+    }
+
+    /// The certificates that new connections get, that of the server first; none if nothing is served yet.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().map(|key| key.cert.clone()).unwrap_or_default()
+    }
+
+    /// [`chain`](Self::chain) as PEM.
+    pub fn pem(&self) -> String {
+        let blocks: Vec<_> = self.chain().iter().map(|der| pem::Pem::new("CERTIFICATE", der.to_vec())).collect();
+        pem::encode_many(&blocks)
     }
 }
 

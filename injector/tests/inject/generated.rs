@@ -1,11 +1,12 @@
 //! Rules that hold for any pod, tried on pods put together at random from what people write.
 
 use injector::decision::Decision;
+use injector::manifest::{self, Injection};
 use proptest::prelude::*;
 use proptest::sample::subsequence;
 use serde_json::{Map, Value, json};
 
-use crate::{injected, patched, rules};
+use crate::{injected, patched, rules, settings};
 
 /// One of these, or nothing, or null.
 fn maybe(values: Vec<Value>) -> impl Strategy<Value = Option<Value>> {
@@ -210,6 +211,17 @@ proptest! {
             prop_assert_eq!(&sidecar["restartPolicy"], "Always");
         }
         prop_assert!(injected(&repaired).patch.is_empty());
+    }
+
+    #[test]
+    fn does_uninject_give_back_any_pod_that_was_injected(mut pod in pod()) {
+        pod["apiVersion"] = json!("v1");
+        pod["kind"] = json!("Pod");
+        let injection = Injection { settings: settings(), namespace: None, rights: false };
+        // A pod that is refused, or that is no Geth, stays as it is.
+        let Ok(after) = manifest::inject(&pod.to_string(), &injection) else { return Ok(()) };
+        let back = manifest::uninject(&after.text).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        prop_assert_eq!(serde_json::from_str::<Value>(&back.text).unwrap(), pod);
     }
 
     #[test]

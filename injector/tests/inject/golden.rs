@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use injector::decision::Decision;
 use injector::inject::{Account, Context, Settings, account_of, inject};
+use injector::manifest::{self, Injection};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -61,7 +62,7 @@ fn parse<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> T {
 fn result(name: &str) -> String {
     let pod: Value = parse(name, &read(name, "input").unwrap());
     let (settings, account) = context(name);
-    let context = Context { settings: &settings, namespace: "chain", account: &account };
+    let context = Context { settings: &settings, account: &account };
     let outcome = inject(&pod, &context);
     assert!(!outcome.denied, "{name}: {:?}", outcome.message);
     assert_eq!(outcome.audit["decision"], outcome.decision.word());
@@ -76,11 +77,36 @@ fn result(name: &str) -> String {
     assert_eq!(again.decision, Decision::AlreadyInjected, "{name}");
     assert!(again.patch.is_empty(), "{name} is changed a second time: {:#}", again.patch);
 
+    by_manifest(name, &pod, &after, &settings, &account);
+
     let warnings = outcome.warnings.iter().map(|warning| format!("# warning: {warning}\n"));
     let heading = format!("# decision: {}\n", outcome.decision.word());
     let yaml = serde_saphyr::to_string(&after).unwrap();
     assert_eq!(parse::<Value>(name, &yaml), after, "{name}: the file says what the patch makes");
     heading + &warnings.collect::<String>() + &yaml
+}
+
+/// The same pod as a manifest: it becomes the same, and can be taken back to the last detail.
+fn by_manifest(name: &str, pod: &Value, after: &Value, settings: &Settings, account: &Account) {
+    // A manifest is injected without knowing any cluster, and what was injected before has lost its way back.
+    if *account != Account::Ready || !pod["metadata"]["annotations"]["geth-peering/injected"].is_null() {
+        return;
+    }
+    let manifest = |pod: &Value| {
+        let mut manifest = pod.clone();
+        manifest["apiVersion"] = "v1".into();
+        manifest["kind"] = "Pod".into();
+        manifest
+    };
+    let injection = Injection { settings: settings.clone(), namespace: None, rights: false };
+    let original = serde_saphyr::to_string(&manifest(pod)).unwrap();
+    let injected = manifest::inject(&original, &injection).unwrap_or_else(|error| panic!("{name}: {error}")).text;
+    let mut read: Value = parse(name, &injected);
+    let undo = read["metadata"]["annotations"].as_object_mut().unwrap().remove("geth-peering/undo");
+    assert!(undo.is_some(), "{name}");
+    assert_eq!(read, manifest(after), "{name}");
+    let restored: Value = parse(name, &manifest::uninject(&injected).unwrap().text);
+    assert_eq!(restored, manifest(pod), "{name}");
 }
 
 #[test]

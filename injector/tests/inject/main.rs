@@ -4,6 +4,7 @@
 
 mod generated;
 mod golden;
+mod manifests;
 mod refusals;
 mod rules;
 
@@ -28,7 +29,7 @@ fn settings() -> Settings {
 }
 
 fn injected(pod: &Value) -> Outcome {
-    inject(pod, &Context { settings: &settings(), namespace: "chain", account: &Account::Ready })
+    inject(pod, &Context { settings: &settings(), account: &Account::Ready })
 }
 
 /// The pod with the patch applied, as the API server would do it.

@@ -8,7 +8,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use fakes::apiserver::ApiServer;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use injector::config::Args;
+use injector::cli::{Cli, Command};
 use injector::run::{Injector, Patience};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Namespace;
@@ -120,8 +120,9 @@ impl Replica {
 
     /// Starts one.
     pub(crate) async fn launch(server: &ApiServer) -> Self {
-        let args: Args = clap::Parser::parse_from([
+        let cli: Cli = clap::Parser::parse_from([
             "injector",
+            "serve",
             "--namespace=geth-peering",
             "--pod-name=geth-peering-injector-0",
             "--deployment=geth-peering-injector",
@@ -135,6 +136,7 @@ impl Replica {
             "--https-port=0",
             "--http-port=0",
         ]);
+        let Command::Serve(args) = cli.command else { unreachable!("it is told to serve") };
         let config = args.check().unwrap();
         let injector = Injector::bind(config, server.client(OWN_NAMESPACE)).await.unwrap();
         let (https, http) = (local(injector.https), local(injector.http));

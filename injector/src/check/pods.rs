@@ -1,0 +1,211 @@
+//! The injectors' own pods, the pod that is tried, and the pods that are to have a sidecar.
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::core::ObjectMeta;
+use serde_json::{Value, json};
+
+use super::Finding;
+use crate::inject::{ENABLED, INJECTED, KEY, SIDECAR};
+
+/// How many pods a finding names.
+const NAMED: usize = 10;
+
+/// Whether a pod answers.
+pub(super) fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    pod.metadata.deletion_timestamp.is_none()
+        && conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// The injector's container.
+pub(super) fn container(pod: &Pod) -> Option<&Container> {
+    pod.spec.as_ref()?.containers.first()
+}
+
+/// The port of probes and metrics.
+pub(super) fn http_port(pod: &Pod) -> Option<i32> {
+    let ports = container(pod)?.ports.iter().flatten();
+    ports.into_iter().find(|port| port.name.as_deref() == Some("http")).map(|port| port.container_port)
+}
+
+/// Are there injectors to ask?
+pub(super) fn judge_injectors(pods: &[Pod]) -> Finding {
+    let ready = pods.iter().filter(|pod| is_ready(pod)).count();
+    let advice = "`kubectl describe` its pods, and look at their log; each says on /readyz what it waits for";
+    match (ready, pods.len()) {
+        (0, 0) => Finding::wrong("no injector runs", "scale its Deployment up, or look why it makes no pods"),
+        (0, all) => Finding::wrong(format!("none of {all} injectors is ready"), advice),
+        (1, 1) => Finding::doubtful(
+            "one injector is ready, and there is no other",
+            "set replicas to 2: while the only one restarts, no pod that wants a sidecar is created",
+        ),
+        (ready, all) if ready < all => Finding::doubtful(format!("{ready} of {all} injectors are ready"), advice),
+        (ready, _) => Finding::good(format!("all {ready} injectors are ready")),
+    }
+}
+
+/// A pod that has to be injected. It is never run, so its image need not exist.
+pub(super) fn example() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "generateName": "geth-peering-check-", "labels": { KEY: ENABLED } },
+        "spec": {
+            "securityContext": { "runAsNonRoot": true, "runAsUser": 1000, "seccompProfile": { "type": "RuntimeDefault" } },
+            "containers": [{
+                "name": "geth", "image": "ethereum/client-go",
+                // What the strictest Pod Security level and a ResourceQuota ask for.
+                "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } },
+                "resources": { "requests": { "cpu": "1m", "memory": "1Mi" }, "limits": { "cpu": "1m", "memory": "1Mi" } }
+            }]
+        }
+    })
+}
+
+/// Does the pod that was tried have all it needs?
+pub(super) fn judge_injected(namespace: &str, pod: &Pod) -> Finding {
+    let spec = pod.spec.as_ref();
+    let native = spec.and_then(|spec| spec.init_containers.as_ref()).into_iter().flatten();
+    let classic = spec.map(|spec| spec.containers.iter()).into_iter().flatten();
+    let Some(sidecar) = native.clone().chain(classic).find(|container| container.name == SIDECAR) else {
+        return Finding::wrong(
+            format!("a pod with the label {KEY}={ENABLED} is created in namespace {namespace} without the sidecar"),
+            "is the namespace one of webhook.excludedNamespaces, or the injector's own? Then name another with \
+             --namespace. Else no injector answered, and webhook.failurePolicy is Ignore",
+        );
+    };
+    let stripped = native
+        .into_iter()
+        .any(|container| container.name == SIDECAR && container.restart_policy.as_deref() != Some("Always"));
+    if stripped {
+        return Finding::wrong(
+            "another webhook takes restartPolicy out of the sidecar, so it would keep Geth from starting",
+            "an audit log shows which: patch.webhook.admission.k8s.io/round_*; until it is mended, set sidecar.native=false",
+        );
+    }
+    let image = sidecar.image.as_deref().unwrap_or_default();
+    Finding::good(format!("a pod in namespace {namespace} gets the sidecar {image} (tried as a dry run)"))
+}
+
+/// A pod that is to have a sidecar, as far as its metadata tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    name: String,
+    /// The version that injected it.
+    injected: Option<String>,
+    going: bool,
+}
+
+impl Seen {
+    pub(super) fn of(pod: &ObjectMeta) -> Self {
+        let text = |part: &Option<String>| part.clone().unwrap_or_default();
+        Self {
+            name: format!("{}/{}", text(&pod.namespace), text(&pod.name)),
+            injected: pod
+                .annotations
+                .iter()
+                .flatten()
+                .find(|(key, _)| *key == INJECTED)
+                .map(|(_, value)| value.clone()),
+            going: pod.deletion_timestamp.is_some(),
+        }
+    }
+}
+
+/// Do the pods that ask for a sidecar have one?
+pub(super) fn judge_population(pods: &[Seen]) -> Vec<Finding> {
+    let staying = || pods.iter().filter(|pod| !pod.going);
+    let names = |pods: Vec<&str>| {
+        let more = pods.len().saturating_sub(NAMED);
+        let named = pods.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+        if more == 0 { named } else { format!("{named} and {more} more") }
+    };
+    let without: Vec<&str> = staying().filter(|pod| pod.injected.is_none()).map(|pod| pod.name.as_str()).collect();
+    let version = env!("CARGO_PKG_VERSION");
+    let other = |pod: &&Seen| pod.injected.as_deref().is_some_and(|injected| injected != version);
+    let old: Vec<&str> = staying().filter(other).map(|pod| pod.name.as_str()).collect();
+    let first = if without.is_empty() {
+        Finding::good(format!("all {} pods with the label {KEY}={ENABLED} have the sidecar", staying().count()))
+    } else {
+        Finding::wrong(
+            format!("{} pods with the label {KEY}={ENABLED} have no sidecar: {}", without.len(), names(without)),
+            "they were created while no injector answered: replace them, with `kubectl rollout restart` of their owner",
+        )
+    };
+    let second = (!old.is_empty()).then(|| {
+        Finding::doubtful(
+            format!("{} pods were injected by another version than {version}: {}", old.len(), names(old)),
+            "they work; to give them this version, replace them when it suits you",
+        )
+    });
+    [first].into_iter().chain(second).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    fn pod(value: Value) -> Pod {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn are_there_enough_injectors() {
+        let ready = |ready: bool| {
+            let status = if ready { "True" } else { "False" };
+            pod(json!({"status": {"conditions": [{"type": "Ready", "status": status}]}}))
+        };
+        for (pods, verdict) in [
+            (vec![], Verdict::Wrong),
+            (vec![ready(false), ready(false)], Verdict::Wrong),
+            (vec![ready(true)], Verdict::Doubtful),
+            (vec![ready(true), ready(false)], Verdict::Doubtful),
+            (vec![ready(true), ready(true)], Verdict::Good),
+        ] {
+            assert_eq!(judge_injectors(&pods).verdict, verdict);
+        }
+        let going = json!({"metadata": {"deletionTimestamp": "2026-11-21T00:00:00Z"},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        assert!(!is_ready(&pod(going)));
+    }
+
+    #[test]
+    fn is_an_injection_told_from_half_of_one() {
+        let sidecar = |policy: Value| json!({"name": SIDECAR, "image": "s:1", "restartPolicy": policy});
+        let geth = json!({"name": "geth"});
+        for (spec, verdict) in [
+            (json!({"containers": [geth], "initContainers": [sidecar(json!("Always"))]}), Verdict::Good),
+            (json!({"containers": [geth, sidecar(Value::Null)]}), Verdict::Good),
+            (json!({"containers": [geth], "initContainers": [sidecar(Value::Null)]}), Verdict::Wrong),
+            (json!({"containers": [geth]}), Verdict::Wrong),
+        ] {
+            assert_eq!(judge_injected("n", &pod(json!({"spec": spec}))).verdict, verdict, "{spec}");
+        }
+    }
+
+    #[test]
+    fn is_the_pod_to_try_one_that_is_injected() {
+        use crate::inject::{Account, Context, Settings, inject};
+        let settings = Settings::example();
+        let outcome = inject(&example(), &Context { settings: &settings, account: &Account::Ready });
+        assert_eq!(outcome.decision.word(), "injected");
+        assert!(outcome.warnings.is_empty(), "{:?}", outcome.warnings);
+    }
+
+    #[test]
+    fn are_pods_without_sidecar_or_with_an_old_one_named() {
+        let seen = |name: &str, injected: Option<&str>, going| Seen {
+            name: format!("n/{name}"),
+            injected: injected.map(str::to_owned),
+            going,
+        };
+        let now = Some(env!("CARGO_PKG_VERSION"));
+        let verdicts = |pods: &[Seen]| judge_population(pods).iter().map(|f| f.verdict).collect::<Vec<_>>();
+        assert_eq!(verdicts(&[]), [Verdict::Good]);
+        assert_eq!(verdicts(&[seen("a", now, false), seen("b", None, true)]), [Verdict::Good]);
+        assert_eq!(verdicts(&[seen("a", Some("0.0.1"), false)]), [Verdict::Good, Verdict::Doubtful]);
+        let many: Vec<Seen> = (0..12).map(|number| seen(&number.to_string(), None, false)).collect();
+        let told = judge_population(&many)[0].to_string();
+        assert!(told.starts_with("WRONG") && told.contains("12 pods") && told.contains("n/9 and 2 more"), "{told}");
+    }
+}
