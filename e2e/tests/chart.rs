@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod chart {
+    mod documented;
     mod helm;
     mod notes;
     mod pods;

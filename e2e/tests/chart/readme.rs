@@ -9,14 +9,14 @@ use injector::decision::Decision;
 use injector::handler::INTERNAL_ERROR;
 use injector::inject::{Account, Context, ENABLED, KEY, OptIn, inject};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 use sidecar::config::{Config, env};
 use sidecar::events::{GETH_WORDS, REGISTRY_WORD};
 use sidecar::plan::LinkState;
 use sidecar::plan::concern::Concern;
 use sidecar::status::{GETH_STATES, REGISTRY_STATES, Status};
 
-use super::helm::{own_values, settings};
+use super::helm::settings;
 
 /// Where the checkout is.
 fn root() -> PathBuf {
@@ -55,27 +55,6 @@ fn names<T>(table: &BTreeMap<String, T>) -> BTreeSet<&str> {
 /// What stands in a cell of `code` and nothing else.
 fn code(cell: &str) -> Option<&str> {
     cell.strip_prefix('`')?.strip_suffix('`').filter(|code| !code.contains('`'))
-}
-
-#[test]
-fn does_it_list_every_value_of_the_chart_with_its_default() {
-    fn compare(path: &str, actual: &Value, rows: &mut BTreeMap<String, Vec<String>>) {
-        if let Some(cells) = rows.remove(path) {
-            let default = code(&cells[0]).unwrap_or_else(|| panic!("{path}: no default"));
-            let default: Value = serde_saphyr::from_str(default).unwrap_or_else(|error| panic!("{path}: {error}"));
-            assert_eq!(&default, actual, "{path}");
-            return;
-        }
-        // What has no row of its own has to be a group of values that have.
-        let below = actual.as_object().filter(|below| !below.is_empty()).unwrap_or_else(|| panic!("{path} is missing"));
-        for (key, value) in below {
-            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            compare(&path, value, rows);
-        }
-    }
-    let mut rows = table("## Values");
-    compare("", &own_values(), &mut rows);
-    assert_eq!(names(&rows), BTreeSet::new(), "there are no such values");
 }
 
 /// The annotations that the injector takes, by its own account: its refusal of any other names them all.

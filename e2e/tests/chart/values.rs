@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::documented::documented;
 use super::helm::{
     OLDEST_KUBERNETES, RELEASE, at, chart, helm, own_values, read, refusal, render, render_text, render_text_of,
 };
@@ -229,27 +230,8 @@ fn do_common_labels_reach_every_object_and_the_pods() {
 
 #[test]
 fn is_every_value_explained_where_it_stands() {
-    let paths = paths();
-    let mut explained = BTreeSet::new();
-    let mut parents: Vec<(usize, String)> = Vec::new();
-    let mut comment = false;
-    for line in read("values.yaml").lines() {
-        let text = line.trim_start();
-        if let Some(words) = text.strip_prefix('#') {
-            comment |= words.trim_start().starts_with("-- ");
-            continue;
-        }
-        if let Some((key, _)) = text.split_once(':').filter(|(key, _)| !key.starts_with("- ")) {
-            let indent = line.len() - text.len();
-            parents.retain(|(depth, _)| *depth < indent);
-            parents.push((indent, key.to_owned()));
-            if comment {
-                explained.insert(parents.iter().map(|(_, key)| key.as_str()).collect::<Vec<_>>().join("."));
-            }
-        }
-        comment = false;
-    }
-    assert_eq!(explained, paths);
+    let explained: BTreeSet<_> = documented().into_iter().map(|value| value.path).collect();
+    assert_eq!(explained, paths());
 }
 
 #[test]
