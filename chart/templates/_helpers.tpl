@@ -47,7 +47,7 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: injector
 {{- end -}}
 
-{{/* Labels of every object. Takes {root, component}. */}}
+{{/* Labels of every object. Takes {root, component}, and labels that only this object gets. */}}
 {{- define "geth-peering.labels" -}}
 {{- $root := .root -}}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
@@ -56,7 +56,7 @@ app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-{{- with $root.Values.commonLabels }}
+{{- with merge (dict) (default dict .labels) $root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -91,8 +91,8 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{- if gt (include "geth-peering.bytes" $memory.memoryRequest | int64) (include "geth-peering.bytes" $memory.memoryLimit | int64) -}}
 {{- fail (printf "sidecar.resources.memoryRequest (%s) is more than sidecar.resources.memoryLimit (%s): Kubernetes would refuse every pod with this sidecar." $memory.memoryRequest $memory.memoryLimit) -}}
 {{- end -}}
-{{- range $value := list "commonLabels" "podLabels" -}}
-{{- range $key, $_ := index $v $value -}}
+{{- range $value, $labels := dict "commonLabels" $v.commonLabels "podLabels" $v.podLabels "podMonitor.labels" $v.podMonitor.labels "prometheusRule.labels" $v.prometheusRule.labels "dashboards.labels" $v.dashboards.labels -}}
+{{- range $key, $_ := $labels -}}
 {{- if or (eq $key "geth-peering") (hasPrefix "geth-peering/" $key) -}}
 {{- fail (printf "%s must not have %s: that label is for Geth pods and would mark the injector as one." $value $key) -}}
 {{- end -}}

@@ -4,6 +4,7 @@
 mod chart {
     mod documented;
     mod helm;
+    mod monitoring;
     mod notes;
     mod pods;
     mod readme;

@@ -3,20 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use injector::decision::Decision;
 use injector::handler::INTERNAL_ERROR;
 use injector::inject::{Account, Context, ENABLED, KEY, OptIn, inject};
-use jiff::Timestamp;
 use serde_json::json;
 use sidecar::config::{Config, env};
 use sidecar::events::{GETH_WORDS, REGISTRY_WORD};
 use sidecar::plan::LinkState;
 use sidecar::plan::concern::Concern;
-use sidecar::status::{GETH_STATES, REGISTRY_STATES, Status};
+use sidecar::status::{GETH_STATES, REGISTRY_STATES};
 
 use super::helm::settings;
+use super::monitoring::exported;
 
 /// Where the checkout is.
 fn root() -> PathBuf {
@@ -164,13 +163,7 @@ fn does_it_explain_every_state_of_geth_and_registry_and_every_event() {
 
 #[test]
 fn does_it_name_every_metric() {
-    // A family shows up once it has a number.
-    let (sidecar, injector) = (sidecar::metrics::Metrics::default(), injector::metrics::Metrics::default());
-    sidecar.geth_calls().count("admin_peers", &Ok(()));
-    sidecar.api_requests().count("list", "configmaps", "ok");
-    injector.decided("pods", Decision::Injected.word(), Duration::ZERO);
-    injector.prepared(true);
-    let shown = sidecar.render(&Status::new("geth-0", Timestamp::UNIX_EPOCH)) + &injector.text().expect("text");
+    let shown = exported();
     let metrics = shown.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(|line| {
         let (family, kind) = line.split_once(' ').expect("a name and a type");
         let suffix = match kind {

@@ -10,13 +10,17 @@ use super::helm::{
 };
 
 /// Values that are handed to Kubernetes as they are; what is in them is not ours to list.
-const KUBERNETES_TYPES: [&str; 10] = [
+const KUBERNETES_TYPES: [&str; 14] = [
     "affinity",
     "commonLabels",
+    "dashboards.annotations",
+    "dashboards.labels",
     "imagePullSecrets",
     "nodeSelector",
     "podAnnotations",
     "podLabels",
+    "podMonitor.labels",
+    "prometheusRule.labels",
     "resources",
     "serviceAccount.annotations",
     "tolerations",
@@ -148,6 +152,7 @@ fn are_impossible_combinations_refused_with_a_sentence() {
         (json!({"podLabels": {"geth-peering": "enabled"}}), "podLabels must not have geth-peering:"),
         (json!({"commonLabels": {"geth-peering": "disabled"}}), "commonLabels must not have geth-peering:"),
         (json!({"podLabels": {"app.kubernetes.io/name": "x"}}), "podLabels must not have app.kubernetes.io/name:"),
+        (at("podMonitor.labels", json!({"helm.sh/chart": "x"})), "podMonitor.labels must not have helm.sh/chart:"),
         (json!({"commonLabels": {"helm.sh/chart": "x"}}), "commonLabels must not have helm.sh/chart:"),
     ] {
         let error = refusal(&values);
@@ -169,6 +174,9 @@ fn does_every_value_change_what_is_rendered() {
     let others = BTreeMap::from([
         ("affinity", json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}})),
         ("commonLabels", json!({"team": "chain"})),
+        ("dashboards.annotations", json!({"grafana_folder": "Ethereum"})),
+        ("dashboards.enabled", json!(true)),
+        ("dashboards.labels", json!({"grafana_dashboard": "yes"})),
         ("fullnameOverride", json!("gp")),
         ("hostNetwork", json!(true)),
         ("httpPort", json!(9000)),
@@ -185,7 +193,14 @@ fn does_every_value_change_what_is_rendered() {
         ("podDisruptionBudget.enabled", json!(false)),
         ("podDisruptionBudget.maxUnavailable", json!("50%")),
         ("podLabels", json!({"a": "b"})),
+        ("podMonitor.enabled", json!(true)),
+        ("podMonitor.interval", json!("15s")),
+        ("podMonitor.labels", json!({"release": "prometheus"})),
+        ("podMonitor.namespaces", json!(["chain"])),
         ("priorityClassName", json!("system-cluster-critical")),
+        ("prometheusRule.enabled", json!(true)),
+        ("prometheusRule.labels", json!({"release": "prometheus"})),
+        ("prometheusRule.runbooks", json!("https://example.org/runbooks.md")),
         ("registry.configMapNames", json!(["nodes"])),
         ("registry.namespaces", json!(["shared"])),
         ("replicas", json!(3)),
@@ -209,10 +224,15 @@ fn does_every_value_change_what_is_rendered() {
         ("webhook.timeoutSeconds", json!(9)),
     ]);
     assert_eq!(others.keys().map(|path| (*path).to_owned()).collect::<BTreeSet<_>>(), paths(), "one for each value");
-    let default = render_text(&json!({})).expect("renders");
     for (path, value) in others {
-        let changed = render_text(&at(path, value.clone())).unwrap_or_else(|error| panic!("{path}={value}: {error}"));
-        assert_ne!(changed, default, "{path}={value} changes nothing");
+        // What belongs to something that is off changes nothing until that is on.
+        let switch = path.split_once('.').map(|(group, _)| format!("{group}.enabled"));
+        let switch = switch.filter(|switch| switch != path && paths().contains(switch));
+        let before = switch.map_or(json!({}), |switch| at(&switch, json!(true)));
+        let mut after = before.clone();
+        json_patch::merge(&mut after, &at(path, value));
+        assert_ne!(render_text(&after).as_ref(), render_text(&before).as_ref(), "{after} changes nothing");
+        render(&after);
     }
 }
 
