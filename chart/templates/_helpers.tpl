@@ -87,6 +87,15 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{- if and $v.hostNetwork (has 10250 (list (int $v.webhook.port) (int $v.httpPort))) -}}
 {{- fail "With hostNetwork, webhook.port and httpPort must not be 10250: the kubelet of every node listens there." -}}
 {{- end -}}
+{{- if and $v.hostNetwork $v.networkPolicy.enabled -}}
+{{- fail "networkPolicy.enabled does nothing with hostNetwork: no NetworkPolicy holds for pods in their nodes' network. Set one of them to false." -}}
+{{- end -}}
+{{- if and $v.guard.enabled (semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "guard.enabled needs Kubernetes 1.30, which made ValidatingAdmissionPolicies stable; this is %s." .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- if and (has "Deny" $v.guard.actions) (has "Warn" $v.guard.actions) -}}
+{{- fail "guard.actions has both Deny and Warn: Kubernetes refuses that, because who is denied is told anyway. Take one of them out." -}}
+{{- end -}}
 {{- $memory := $v.sidecar.resources -}}
 {{- if gt (include "geth-peering.bytes" $memory.memoryRequest | int64) (include "geth-peering.bytes" $memory.memoryLimit | int64) -}}
 {{- fail (printf "sidecar.resources.memoryRequest (%s) is more than sidecar.resources.memoryLimit (%s): Kubernetes would refuse every pod with this sidecar." $memory.memoryRequest $memory.memoryLimit) -}}

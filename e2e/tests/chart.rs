@@ -3,10 +3,12 @@
 #[cfg(test)]
 mod chart {
     mod documented;
+    mod guard;
     mod helm;
     mod monitoring;
     mod notes;
     mod pods;
+    mod protection;
     mod readme;
     mod rights;
     mod values;

@@ -70,7 +70,13 @@ pub(super) fn render_text(values: &Value) -> Result<String, String> {
 
 /// Renders the chart into its objects.
 pub(super) fn render(values: &Value) -> Objects {
-    let text = render_text(values).unwrap_or_else(|error| panic!("{values} does not render: {error}"));
+    render_for(values, OLDEST_KUBERNETES)
+}
+
+/// Renders the chart into its objects for one version of Kubernetes.
+pub(super) fn render_for(values: &Value, kubernetes: &str) -> Objects {
+    let text = render_text_of(&chart(), values, kubernetes);
+    let text = text.unwrap_or_else(|error| panic!("{values} does not render: {error}"));
     Objects(serde_saphyr::from_multiple(&text).expect("helm renders YAML"))
 }
 

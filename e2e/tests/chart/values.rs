@@ -10,12 +10,14 @@ use super::helm::{
 };
 
 /// Values that are handed to Kubernetes as they are; what is in them is not ours to list.
-const KUBERNETES_TYPES: [&str; 14] = [
+const KUBERNETES_TYPES: [&str; 16] = [
     "affinity",
     "commonLabels",
     "dashboards.annotations",
     "dashboards.labels",
     "imagePullSecrets",
+    "networkPolicy.metricsFrom",
+    "networkPolicy.webhookFrom",
     "nodeSelector",
     "podAnnotations",
     "podLabels",
@@ -28,13 +30,18 @@ const KUBERNETES_TYPES: [&str; 14] = [
 ];
 
 /// Parts of those whose many fields the schema leaves to the API server, and what belongs to other charts.
-const OPEN_OBJECTS: [&str; 5] = [
+const OPEN_OBJECTS: [&str; 7] = [
+    "/definitions/networkPolicyPeers/items/properties/namespaceSelector",
+    "/definitions/networkPolicyPeers/items/properties/podSelector",
     "/properties/affinity/properties/nodeAffinity",
     "/properties/affinity/properties/podAffinity",
     "/properties/affinity/properties/podAntiAffinity",
     "/properties/global",
     "/properties/topologySpreadConstraints/items/properties/labelSelector",
 ];
+
+/// One that has everything for which some value needs a newer one than the chart does.
+const NEWEST_KUBERNETES: &str = "1.34.0";
 
 fn schema() -> Value {
     serde_json::from_str(&read("values.schema.json")).expect("the schema is JSON")
@@ -126,6 +133,10 @@ fn does_a_wrong_value_fail_and_say_where() {
         ("registry.configMapNames", json!(["Upper"])),
         ("registry.namespaces", json!("shared")),
         ("registry.namespaces", json!(["no.namespace"])),
+        ("networkPolicy.webhookFrom", json!([{}])),
+        ("guard.actions", json!(["Refuse"])),
+        ("podMonitor.interval", json!("1 minute")),
+        ("prometheusRule.runbooks", json!("docs/runbooks.md")),
         ("fullnameOverride", json!("a".repeat(55))),
         ("resources", json!({"request": {"cpu": 1}})),
         ("resources", json!({"limits": {"memory": "much"}})),
@@ -145,6 +156,8 @@ fn are_impossible_combinations_refused_with_a_sentence() {
     for (values, sentence) in [
         (json!({"httpPort": 8443}), "webhook.port and httpPort are both 8443"),
         (json!({"hostNetwork": true, "webhook": {"port": 10250}}), "the kubelet of every node listens there"),
+        (json!({"hostNetwork": true, "networkPolicy": {"enabled": true}}), "networkPolicy.enabled does nothing with"),
+        (at("guard.actions", json!(["Warn", "Deny"])), "guard.actions has both Deny and Warn"),
         (
             at("sidecar.resources", json!({"memoryRequest": "1Gi", "memoryLimit": "1023Mi"})),
             "memoryRequest (1Gi) is more than sidecar.resources.memoryLimit (1023Mi)",
@@ -177,7 +190,12 @@ fn does_every_value_change_what_is_rendered() {
         ("dashboards.annotations", json!({"grafana_folder": "Ethereum"})),
         ("dashboards.enabled", json!(true)),
         ("dashboards.labels", json!({"grafana_dashboard": "yes"})),
+        ("flowSchema.enabled", json!(true)),
+        ("flowSchema.namespaces", json!(["chain"])),
+        ("flowSchema.shares", json!(7)),
         ("fullnameOverride", json!("gp")),
+        ("guard.actions", json!(["Deny"])),
+        ("guard.enabled", json!(true)),
         ("hostNetwork", json!(true)),
         ("httpPort", json!(9000)),
         ("image.digest", json!(digest)),
@@ -188,6 +206,9 @@ fn does_every_value_change_what_is_rendered() {
         ("log.format", json!("json")),
         ("log.level", json!("DEBUG")),
         ("nameOverride", json!("gp")),
+        ("networkPolicy.enabled", json!(true)),
+        ("networkPolicy.metricsFrom", json!([{"podSelector": {}}])),
+        ("networkPolicy.webhookFrom", json!([{"ipBlock": {"cidr": "10.0.0.0/28"}}])),
         ("nodeSelector", json!({"pool": "system"})),
         ("podAnnotations", json!({"a/b": "c"})),
         ("podDisruptionBudget.enabled", json!(false)),
@@ -228,11 +249,17 @@ fn does_every_value_change_what_is_rendered() {
         // What belongs to something that is off changes nothing until that is on.
         let switch = path.split_once('.').map(|(group, _)| format!("{group}.enabled"));
         let switch = switch.filter(|switch| switch != path && paths().contains(switch));
-        let before = switch.map_or(json!({}), |switch| at(&switch, json!(true)));
+        let mut before = switch.map_or(json!({}), |switch| at(&switch, json!(true)));
+        if path == "flowSchema.shares" {
+            json_patch::merge(&mut before, &at("flowSchema.namespaces", json!(["chain"])));
+        }
         let mut after = before.clone();
         json_patch::merge(&mut after, &at(path, value));
-        assert_ne!(render_text(&after).as_ref(), render_text(&before).as_ref(), "{after} changes nothing");
-        render(&after);
+        let text = |values| {
+            let text = render_text_of(&chart(), values, NEWEST_KUBERNETES);
+            text.unwrap_or_else(|error| panic!("{values}: {error}"))
+        };
+        assert_ne!(text(&after), text(&before), "{after} changes nothing");
     }
 }
 
