@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::decision::Decision;
 use crate::events::{Notice, Notices};
-use crate::inject::{Account, AccountPlan, Context, OptIn, Outcome, Settings, account_of, inject};
+use crate::inject::{Account, AccountPlan, OptIn, Outcome, Settings, Survey};
 use crate::metrics::Metrics;
 use crate::prepare::Preparer;
 use crate::review::{Operation, Response, Review, ReviewError};
@@ -79,18 +79,17 @@ impl Webhook {
 
     async fn decide_about_pod(&self, review: &Review) -> Decided {
         let opt_in = OptIn::of(&review.object);
-        let Some(plan) = guarded(|| account_of(&review.object, &self.settings)) else { return failed(opt_in) };
-        let account = match plan {
+        let Some(survey) = guarded(|| Survey::of(&review.object, &self.settings)) else { return failed(opt_in) };
+        let account = match survey.account() {
             // It will not be injected.
             None => Account::Ready,
             Some(plan) => self.account(review, plan).await,
         };
-        let context = Context { settings: &self.settings, account: &account };
-        guarded(|| inject(&review.object, &context)).map_or_else(|| failed(opt_in), Decided::from)
+        guarded(|| survey.inject(&account)).map_or_else(|| failed(opt_in), Decided::from)
     }
 
     /// Sees to the account that the pod of `review` will run under.
-    async fn account(&self, review: &Review, plan: AccountPlan) -> Account {
+    async fn account(&self, review: &Review, plan: &AccountPlan) -> Account {
         let (namespace, registry) = (&review.namespace, plan.registry.as_deref());
         let Err(error) = self.preparer.ensure(namespace, &plan.name, registry, review.dry_run).await else {
             return Account::Ready;

@@ -1,7 +1,7 @@
 //! Decides what a Geth pod needs to peer, and makes the patch for it.
 //!
 //! Pure: a pod as raw JSON and the administrator's settings go in, an [`Outcome`] comes out. First the pod is read
-//! (`survey`): which container is Geth, where its socket will be, as which user it runs. If all that is
+//! ([`Survey`]): which container is Geth, where its socket will be, as which user it runs. If all that is
 //! known, the changes are made, each on its own and only where missing, so that a pod that went through here once
 //! comes out unchanged the second time, and what another webhook broke in between is repaired.
 
@@ -180,19 +180,42 @@ struct Plan<'a> {
     sidecar: Option<container::Place>,
 }
 
-/// The account with which a pod will run, so that it can be made ready before the pod is injected; none if the pod will
-/// not be injected.
-#[must_use]
-pub fn account_of(pod: &Value, settings: &Settings) -> Option<AccountPlan> {
-    survey(pod, settings).ok().map(|plan| plan.account)
+/// A pod that was read: what is to be done to it, or why nothing is.
+///
+/// A decision is made in two steps because the account has to be seen to in between.
+pub struct Survey<'a> {
+    pod: &'a Value,
+    settings: &'a Settings,
+    plan: Result<Plan<'a>, Refusal>,
 }
 
-/// Decides about a pod that is being created.
+impl<'a> Survey<'a> {
+    /// Reads a pod that is being created.
+    #[must_use]
+    pub fn of(pod: &'a Value, settings: &'a Settings) -> Self {
+        Self { pod, settings, plan: survey(pod, settings) }
+    }
+
+    /// The account with which the pod will run, so that it can be made ready before the pod is injected; none if the pod
+    /// will not be injected.
+    #[must_use]
+    pub fn account(&self) -> Option<&AccountPlan> {
+        self.plan.as_ref().ok().map(|plan| &plan.account)
+    }
+
+    /// Decides about the pod, whose account is in this state.
+    #[must_use]
+    pub fn inject(self, account: &Account) -> Outcome {
+        let Self { pod, settings, plan } = self;
+        plan.and_then(|plan| apply(pod, &plan, &Context { settings, account }))
+            .unwrap_or_else(|refusal| Outcome::refused(refusal, OptIn::of(pod)))
+    }
+}
+
+/// Decides about a pod that is being created, where the state of its account is known beforehand.
 #[must_use]
 pub fn inject(pod: &Value, context: &Context<'_>) -> Outcome {
-    survey(pod, context.settings)
-        .and_then(|plan| apply(pod, &plan, context))
-        .unwrap_or_else(|refusal| Outcome::refused(refusal, OptIn::of(pod)))
+    Survey::of(pod, context.settings).inject(context.account)
 }
 
 fn label(pod: &Value) -> Option<&str> {

@@ -16,8 +16,7 @@ use thiserror::Error;
 
 use crate::decision::Decision;
 use crate::inject::{
-    Account, Context, DISABLED, ENABLED, KEY, Outcome, SIDECAR, Settings, UNDO, account_of, inject as decide, text,
-    undo,
+    Account, AccountPlan, DISABLED, ENABLED, KEY, Outcome, SIDECAR, Settings, Survey, UNDO, text, undo,
 };
 use documents::Document;
 use rights::Needed;
@@ -145,8 +144,8 @@ fn inject_object(
     let asked = object["metadata"]["annotations"][KEY].as_str().map(str::to_owned);
     let is_pod = object["kind"] == "Pod";
     let Some(template) = template::of(object) else { return Ok(()) };
-    let outcome = match asked.as_deref().filter(|_| !is_pod) {
-        Some(DISABLED) => Outcome::unchanged(Decision::Disabled),
+    let (outcome, account) = match asked.as_deref().filter(|_| !is_pod) {
+        Some(DISABLED) => (Outcome::unchanged(Decision::Disabled), None),
         None | Some(ENABLED) => injected(template, &injection.settings)?,
         Some(other) => {
             let message = format!("annotation {KEY}={}: write {ENABLED} or {DISABLED}", text::quoted(other));
@@ -163,7 +162,7 @@ fn inject_object(
     for warning in &outcome.warnings {
         let _ = writeln!(report, "{name}: warning: {warning}");
     }
-    if let Some(plan) = account_of(template, &injection.settings).filter(|_| injection.rights) {
+    if let Some(plan) = account.filter(|_| injection.rights) {
         match namespace.or_else(|| injection.namespace.clone()) {
             Some(namespace) => needed.by(&namespace, &plan),
             None => return Err(ManifestError::NoNamespace(name)),
@@ -172,18 +171,22 @@ fn inject_object(
     Ok(())
 }
 
-/// Injects one pod or template, and writes the way back beside it.
-fn injected(template: &mut Value, settings: &Settings) -> Result<Outcome, ManifestError> {
+/// Injects one pod or template, and writes the way back beside it. Also tells the account that it will run with.
+fn injected(template: &mut Value, settings: &Settings) -> Result<(Outcome, Option<AccountPlan>), ManifestError> {
     let mut pod = template.clone();
     // What an earlier injection put in comes out after what this one repairs.
     let earlier = take_record(&mut pod).and_then(Result::ok).unwrap_or_default();
-    let outcome = decide(&pod, &Context { settings, account: &Account::Ready });
-    let Some(steps) = undo::steps(&pod, &outcome.patch).filter(|steps| !steps.is_empty()) else { return Ok(outcome) };
+    let survey = Survey::of(&pod, settings);
+    let account = survey.account().cloned();
+    let outcome = survey.inject(&Account::Ready);
+    let Some(steps) = undo::steps(&pod, &outcome.patch).filter(|steps| !steps.is_empty()) else {
+        return Ok((outcome, account));
+    };
     json_patch::patch(&mut pod, &outcome.patch).map_err(|error| ManifestError::Unwritable(error.to_string()))?;
     let steps: undo::Steps = steps.into_iter().chain(earlier).collect();
     pod["metadata"]["annotations"][UNDO] = json!(json!(steps).to_string());
     *template = pod;
-    Ok(outcome)
+    Ok((outcome, account))
 }
 
 fn uninject_object(object: &mut Value, report: &mut String) -> Result<(), ManifestError> {

@@ -109,6 +109,15 @@ fn do_the_sidecars_get_their_rights_with_it() {
 }
 
 #[test]
+fn does_a_workload_that_says_disabled_stay_as_it_is() {
+    let mut set = read(NETWORK).swap_remove(1);
+    set["metadata"]["annotations"]["geth-peering"] = json!("disabled");
+    let text = set.to_string();
+    let Rewritten { text: after, report } = injected(&text);
+    assert_eq!((after, report.as_str()), (text, "StatefulSet geth: disabled\n"));
+}
+
+#[test]
 fn does_every_account_get_rights_where_its_registry_is() {
     let pod = |namespace: &str, account: &str, registry: Option<&str>| {
         json!({
