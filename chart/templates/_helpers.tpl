@@ -61,13 +61,29 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{- end }}
 {{- end -}}
 
+{{/*
+Labels and annotations of every object. Takes {root, component}, and labels and annotations that only this object gets.
+*/}}
+{{- define "geth-peering.metadata" -}}
+labels:
+  {{- include "geth-peering.labels" . | nindent 2 }}
+{{- with merge (dict) (default dict .annotations) .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{/* An image as a node pulls it. Takes {root, image}. With tag and digest, the digest decides and the tag tells people. */}}
 {{- define "geth-peering.image" -}}
 {{- $tag := .image.tag -}}
 {{- if not (or $tag .image.digest) -}}
 {{- $tag = .root.Chart.AppVersion -}}
 {{- end -}}
-{{- .image.repository -}}
+{{- $repository := .image.repository -}}
+{{- with .root.Values.global.imageRegistry -}}
+{{- $repository = printf "%s/%s" . (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $repository "") -}}
+{{- end -}}
+{{- $repository -}}
 {{- with $tag }}:{{ . }}{{ end -}}
 {{- with .image.digest }}@{{ . }}{{ end -}}
 {{- end -}}
@@ -95,6 +111,33 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{- end -}}
 {{- if and (has "Deny" $v.guard.actions) (has "Warn" $v.guard.actions) -}}
 {{- fail "guard.actions has both Deny and Warn: Kubernetes refuses that, because who is denied is told anyway. Take one of them out." -}}
+{{- end -}}
+{{- if and (eq $v.dnsPolicy "None") (not $v.dnsConfig.nameservers) -}}
+{{- fail "dnsPolicy None needs dnsConfig.nameservers: Kubernetes would refuse the injector's pods." -}}
+{{- end -}}
+{{- range $v.extraEnv -}}
+{{- if hasPrefix "INJECTOR_" .name -}}
+{{- fail (printf "extraEnv must not have %s: every setting of the injector is a value of this chart, which takes precedence." .name) -}}
+{{- end -}}
+{{- end -}}
+{{- $volumes := list -}}
+{{- range $v.extraVolumes -}}
+{{- $volumes = append $volumes .name -}}
+{{- end -}}
+{{- range $v.extraVolumeMounts -}}
+{{- if not (has .name $volumes) -}}
+{{- fail (printf "extraVolumeMounts has %s, which is not in extraVolumes: Kubernetes would refuse the injector's pods." .name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $value, $annotations := dict "commonAnnotations" $v.commonAnnotations "podAnnotations" $v.podAnnotations "deploymentAnnotations" $v.deploymentAnnotations -}}
+{{- range $key, $_ := $annotations -}}
+{{- if or (eq $key "geth-peering") (hasPrefix "geth-peering/" $key) -}}
+{{- fail (printf "%s must not have %s: that annotation is for Geth pods and their workloads, not for the injector." $value $key) -}}
+{{- end -}}
+{{- if or (hasPrefix "helm.sh/" $key) (hasPrefix "meta.helm.sh/" $key) -}}
+{{- fail (printf "%s must not have %s: Helm itself acts on annotations that begin with helm.sh/ or meta.helm.sh/." $value $key) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- $memory := $v.sidecar.resources -}}
 {{- if gt (include "geth-peering.bytes" $memory.memoryRequest | int64) (include "geth-peering.bytes" $memory.memoryLimit | int64) -}}

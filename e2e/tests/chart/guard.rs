@@ -88,6 +88,8 @@ fn does_the_guard_say_what_is_missing() {
         container.as_object_mut().expect("an object").remove(field);
         container
     };
+    let mut ends = sidecar.clone();
+    ends["restartPolicy"] = json!("OnFailure");
     let fine = with(vec![sidecar.clone()], vec![geth.clone()]);
     let mut mirror = with(vec![], vec![geth.clone()]);
     mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "0"});
@@ -99,8 +101,13 @@ fn does_the_guard_say_what_is_missing() {
         (with(vec![without(&sidecar, "env")], vec![geth.clone()]), None),
         (with(vec![], vec![geth.clone()]), Some("no sidecar")),
         (with(vec![json!({"name": "genesis"})], vec![geth.clone()]), Some("no sidecar")),
+        (with(vec![ends], vec![geth.clone()]), Some("lacks restartPolicy: Always")),
         (with(vec![without(&sidecar, "restartPolicy")], vec![geth.clone()]), Some("lacks restartPolicy: Always")),
         (with(vec![without(&sidecar, "volumeMounts")], vec![geth.clone()]), Some("socket /ipc/geth.ipc, so they")),
+        (
+            with(vec![], vec![without(&geth, "volumeMounts"), without(&sidecar, "restartPolicy")]),
+            Some("socket /ipc/geth.ipc, so they"),
+        ),
         (with(vec![sidecar.clone()], vec![without(&geth, "volumeMounts")]), Some("socket /ipc/geth.ipc, so they")),
     ] {
         let said = complaints(&objects, &pod);

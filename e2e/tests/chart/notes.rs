@@ -68,6 +68,7 @@ fn do_the_notes_warn_of_risks_and_only_of_risks() {
             at("sidecar.image.repository", json!("r/sidecar")),
             Some("WARNING: image is geth-peering/injector:"),
         ),
+        ("mirror", at("global.imageRegistry", json!("r.example")), None),
         ("fine", pushed(json!({})), None),
     ] {
         let notes = notes(name, &values);

@@ -195,6 +195,45 @@ fn is_the_image_what_tag_and_digest_say() {
 }
 
 #[test]
+fn does_a_global_registry_take_the_place_of_every_images_own() {
+    let version = env!("CARGO_PKG_VERSION");
+    for (repository, expected) in [
+        ("team/injector", "mirror.example:5000/cache/team/injector"),
+        ("registry.example/team/injector", "mirror.example:5000/cache/team/injector"),
+        ("localhost:5000/injector", "mirror.example:5000/cache/injector"),
+        ("localhost/injector", "mirror.example:5000/cache/injector"),
+        ("injector", "mirror.example:5000/cache/injector"),
+    ] {
+        let values = json!({
+            "global": {"imageRegistry": "mirror.example:5000/cache", "imagePullSecrets": [{"name": "a"}, {"name": "b"}]},
+            "imagePullSecrets": [{"name": "b"}],
+            "image": {"repository": repository}, "sidecar": {"image": {"repository": repository}},
+        });
+        let objects = render(&values);
+        assert_eq!(objects.container()["image"], format!("{expected}:{version}"));
+        assert_eq!(objects.flag("sidecar-image"), format!("{expected}:{version}"));
+        assert_eq!(objects.pod()["spec"]["imagePullSecrets"], json!([{"name": "b"}, {"name": "a"}]));
+    }
+}
+
+#[test]
+fn can_the_injector_be_given_variables_volumes_and_name_servers() {
+    let values = json!({
+        "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+        "extraVolumes": [{"name": "scratch", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+        "hostNetwork": true, "dnsPolicy": "None", "dnsConfig": {"nameservers": ["10.0.0.10"]},
+    });
+    let objects = render(&values);
+    let (pod, container) = (&objects.pod()["spec"], objects.container());
+    assert_eq!(container["env"][1], values["extraEnv"][0]);
+    assert_eq!(container["env"][0]["name"], "INJECTOR_POD_NAME");
+    assert_eq!(pod["volumes"], values["extraVolumes"]);
+    assert_eq!(container["volumeMounts"], values["extraVolumeMounts"]);
+    assert_eq!((&pod["dnsPolicy"], &pod["dnsConfig"]), (&json!("None"), &values["dnsConfig"]));
+}
+
+#[test]
 fn can_injectors_in_the_nodes_network_still_be_updated() {
     let objects = render(&at("hostNetwork", json!(true)));
     let pod = &objects.pod()["spec"];

@@ -10,11 +10,19 @@ use super::helm::{
 };
 
 /// Values that are handed to Kubernetes as they are; what is in them is not ours to list.
-const KUBERNETES_TYPES: [&str; 16] = [
+const KUBERNETES_TYPES: [&str; 24] = [
     "affinity",
+    "commonAnnotations",
     "commonLabels",
     "dashboards.annotations",
     "dashboards.labels",
+    "deploymentAnnotations",
+    "dnsConfig",
+    "extraEnv",
+    "extraObjects",
+    "extraVolumeMounts",
+    "extraVolumes",
+    "global.imagePullSecrets",
     "imagePullSecrets",
     "networkPolicy.metricsFrom",
     "networkPolicy.webhookFrom",
@@ -30,12 +38,14 @@ const KUBERNETES_TYPES: [&str; 16] = [
 ];
 
 /// Parts of those whose many fields the schema leaves to the API server, and what belongs to other charts.
-const OPEN_OBJECTS: [&str; 7] = [
+const OPEN_OBJECTS: [&str; 9] = [
     "/definitions/networkPolicyPeers/items/properties/namespaceSelector",
     "/definitions/networkPolicyPeers/items/properties/podSelector",
     "/properties/affinity/properties/nodeAffinity",
     "/properties/affinity/properties/podAffinity",
     "/properties/affinity/properties/podAntiAffinity",
+    "/properties/extraEnv/items/properties/valueFrom",
+    "/properties/extraVolumes/items",
     "/properties/global",
     "/properties/topologySpreadConstraints/items/properties/labelSelector",
 ];
@@ -52,7 +62,6 @@ fn leaves(path: &str, value: &Value, children: &impl Fn(&Value) -> Option<Map<St
     match children(value) {
         Some(below) if !KUBERNETES_TYPES.contains(&path) => below
             .iter()
-            .filter(|(key, _)| !(path.is_empty() && *key == "global"))
             .flat_map(|(key, value)| {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 leaves(&path, value, children)
@@ -98,7 +107,8 @@ fn does_the_schema_close_every_object() {
 
 #[test]
 fn does_a_misspelt_value_fail_with_its_name() {
-    for path in paths() {
+    // In `global` there may be what other charts read.
+    for path in paths().into_iter().filter(|path| !path.starts_with("global.")) {
         let misspelt = format!("{path}s");
         let name = misspelt.rsplit('.').next().expect("a name");
         let error = refusal(&at(&misspelt, json!("anything")));
@@ -157,6 +167,17 @@ fn are_impossible_combinations_refused_with_a_sentence() {
         (json!({"httpPort": 8443}), "webhook.port and httpPort are both 8443"),
         (json!({"hostNetwork": true, "webhook": {"port": 10250}}), "the kubelet of every node listens there"),
         (json!({"hostNetwork": true, "networkPolicy": {"enabled": true}}), "networkPolicy.enabled does nothing with"),
+        (json!({"dnsPolicy": "None"}), "dnsPolicy None needs dnsConfig.nameservers"),
+        (
+            json!({"extraEnv": [{"name": "INJECTOR_LOG_LEVEL", "value": "DEBUG"}]}),
+            "extraEnv must not have INJECTOR_LOG_LEVEL",
+        ),
+        (json!({"extraVolumeMounts": [{"name": "x", "mountPath": "/x"}]}), "extraVolumeMounts has x, which is not in"),
+        (
+            json!({"podAnnotations": {"geth-peering/network": "x"}}),
+            "podAnnotations must not have geth-peering/network:",
+        ),
+        (json!({"commonAnnotations": {"helm.sh/hook": "test"}}), "commonAnnotations must not have helm.sh/hook:"),
         (at("guard.actions", json!(["Warn", "Deny"])), "guard.actions has both Deny and Warn"),
         (
             at("sidecar.resources", json!({"memoryRequest": "1Gi", "memoryLimit": "1023Mi"})),
@@ -186,14 +207,24 @@ fn does_every_value_change_what_is_rendered() {
     let digest = format!("sha256:{}", "a".repeat(64));
     let others = BTreeMap::from([
         ("affinity", json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}})),
+        ("commonAnnotations", json!({"a/b": "c"})),
         ("commonLabels", json!({"team": "chain"})),
         ("dashboards.annotations", json!({"grafana_folder": "Ethereum"})),
         ("dashboards.enabled", json!(true)),
         ("dashboards.labels", json!({"grafana_dashboard": "yes"})),
+        ("deploymentAnnotations", json!({"a/b": "c"})),
+        ("dnsConfig", json!({"searches": ["example.org"]})),
+        ("dnsPolicy", json!("Default")),
+        ("extraEnv", json!([{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}])),
+        ("extraObjects", json!([{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "extra"}}])),
+        ("extraVolumeMounts", json!([{"name": "scratch", "mountPath": "/scratch"}])),
+        ("extraVolumes", json!([{"name": "scratch", "emptyDir": {}}])),
         ("flowSchema.enabled", json!(true)),
         ("flowSchema.namespaces", json!(["chain"])),
         ("flowSchema.shares", json!(7)),
         ("fullnameOverride", json!("gp")),
+        ("global.imagePullSecrets", json!([{"name": "pull"}])),
+        ("global.imageRegistry", json!("mirror.example")),
         ("guard.actions", json!(["Deny"])),
         ("guard.enabled", json!(true)),
         ("hostNetwork", json!(true)),
@@ -226,6 +257,7 @@ fn does_every_value_change_what_is_rendered() {
         ("registry.namespaces", json!(["shared"])),
         ("replicas", json!(3)),
         ("resources", json!({"limits": {"memory": "1Gi"}})),
+        ("revisionHistoryLimit", json!(1)),
         ("serviceAccount.annotations", json!({"a/b": "c"})),
         ("sidecar.disableServiceLinks", json!(false)),
         ("sidecar.image.digest", json!(digest)),
@@ -250,9 +282,12 @@ fn does_every_value_change_what_is_rendered() {
         let switch = path.split_once('.').map(|(group, _)| format!("{group}.enabled"));
         let switch = switch.filter(|switch| switch != path && paths().contains(switch));
         let mut before = switch.map_or(json!({}), |switch| at(&switch, json!(true)));
-        if path == "flowSchema.shares" {
-            json_patch::merge(&mut before, &at("flowSchema.namespaces", json!(["chain"])));
-        }
+        let needed = match path {
+            "flowSchema.shares" => at("flowSchema.namespaces", json!(["chain"])),
+            "extraVolumeMounts" => json!({"extraVolumes": [{"name": "scratch", "emptyDir": {}}]}),
+            _ => json!({}),
+        };
+        json_patch::merge(&mut before, &needed);
         let mut after = before.clone();
         json_patch::merge(&mut after, &at(path, value));
         let text = |values| {
@@ -273,6 +308,39 @@ fn do_common_labels_reach_every_object_and_the_pods() {
     assert_eq!((&labels["team"], &labels["tier"]), (&json!("chain"), &json!("b")), "the narrower one wins");
     let selector = objects.deployment()["spec"]["selector"].to_string();
     assert!(!selector.contains("chain"), "a selector can never change: {selector}");
+}
+
+#[test]
+fn do_common_annotations_reach_every_object_and_the_pods() {
+    let values = json!({
+        "commonAnnotations": {"team": "chain", "tier": "a"}, "podAnnotations": {"tier": "b"},
+        "serviceAccount": {"annotations": {"tier": "c"}}, "deploymentAnnotations": {"tier": "d"},
+    });
+    let objects = render(&values);
+    for object in &objects.0 {
+        let annotations = &object["metadata"]["annotations"];
+        assert_eq!(annotations["team"], "chain", "{}", object["kind"]);
+        let tier = match object["kind"].as_str() {
+            Some("ServiceAccount") => "c",
+            Some("Deployment") => "d",
+            _ => "a",
+        };
+        assert_eq!(annotations["tier"], tier, "the narrower one wins: {}", object["kind"]);
+    }
+    let annotations = &objects.pod()["metadata"]["annotations"];
+    assert_eq!(*annotations, json!({"team": "chain", "tier": "b"}));
+}
+
+#[test]
+fn are_extra_objects_created_with_their_templates_filled_in() {
+    let object = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "{{ .Release.Name }}-one"}, "data": {"replicas": "{{ .Values.replicas }}"}
+    });
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{ include \"geth-peering.fullname\" . }}-two\n";
+    let objects = render(&json!({"extraObjects": [object, text]}));
+    assert_eq!(objects.get("ConfigMap", "geth-peering-one")["data"]["replicas"], "2");
+    objects.get("ConfigMap", "geth-peering-two");
 }
 
 #[test]
