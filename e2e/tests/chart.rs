@@ -7,6 +7,7 @@ mod chart {
     mod helm;
     mod monitoring;
     mod notes;
+    mod package;
     mod pods;
     mod protection;
     mod readme;
