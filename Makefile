@@ -33,7 +33,8 @@ test: ## every test there is; ends with counts (a quarter of an hour with warm c
 	@MAKE="$(MAKE)" e2e/count lint unit e2e
 
 unit: ## the tests that need no cluster
-	@PATH="$$($(tools) helm):$$PATH" && \
+	@PATH="$$($(tools) helm helm-unittest):$$PATH" && \
+	helm-unittest --strict $(if $(UPDATE_GOLDEN),--update-snapshot) chart && \
 	$(cargo_test) --lib --bins $(addprefix --test ,$(sort $(unit_tests))) && $(cargo_test) --doc
 
 e2e: install ## the tests on the kind cluster

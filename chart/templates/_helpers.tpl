@@ -40,6 +40,23 @@ goes on with "-injector".
 {{- concat (list "kube-system" "kube-public" "kube-node-lease" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | toYaml -}}
 {{- end -}}
 
+{{/*
+Namespaces that no webhook ever sees: the system's, and the one with the injector, which could not start if it had to
+ask itself. The last two are what AKS adds to every webhook; where they are there already, it has nothing to change.
+*/}}
+{{- define "geth-peering.includedNamespaces" -}}
+- key: kubernetes.io/metadata.name
+  operator: NotIn
+  values:
+    {{- include "geth-peering.excludedNamespaces" . | nindent 4 }}
+- key: control-plane
+  operator: NotIn
+  values: ["true"]
+- key: kubernetes.azure.com/managedby
+  operator: NotIn
+  values: [aks]
+{{- end -}}
+
 {{/* Labels by which the injector's pods are found. They never change, because a Deployment's selector cannot. */}}
 {{- define "geth-peering.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "geth-peering.name" . | quote }}
