@@ -35,6 +35,15 @@ goes on with "-injector".
 {{- include "geth-peering.fullname" . }}-ca
 {{- end -}}
 
+{{/* Name of the Secret with the webhooks' certificate, if the injector does not make it. */}}
+{{- define "geth-peering.certificate" -}}
+{{- if eq .Values.tls.mode "existing" -}}
+{{- .Values.tls.existing.secretName -}}
+{{- else -}}
+{{- include "geth-peering.fullname" . }}-certificate
+{{- end -}}
+{{- end -}}
+
 {{/* Namespaces in which nothing is injected or made, as a YAML list. */}}
 {{- define "geth-peering.excludedNamespaces" -}}
 {{- concat (list "kube-system" "kube-public" "kube-node-lease" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | toYaml -}}
@@ -155,6 +164,15 @@ annotations:
 {{- fail (printf "%s must not have %s: Helm itself acts on annotations that begin with helm.sh/ or meta.helm.sh/." $value $key) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- if and (eq $v.tls.mode "existing") (not $v.tls.existing.secretName) -}}
+{{- fail "tls.mode is existing and tls.existing.secretName is empty: name the Secret that holds the certificate." -}}
+{{- end -}}
+{{- if and (ne $v.tls.mode "existing") (or $v.tls.existing.secretName $v.tls.existing.caBundle) -}}
+{{- fail (printf "tls.existing has no effect with tls.mode=%s: set tls.mode=existing, or take it out." $v.tls.mode) -}}
+{{- end -}}
+{{- if and (ne $v.tls.mode "certManager") $v.tls.certManager.issuerRef -}}
+{{- fail (printf "tls.certManager has no effect with tls.mode=%s: set tls.mode=certManager, or take it out." $v.tls.mode) -}}
 {{- end -}}
 {{- $memory := $v.sidecar.resources -}}
 {{- if gt (include "geth-peering.bytes" $memory.memoryRequest | int64) (include "geth-peering.bytes" $memory.memoryLimit | int64) -}}

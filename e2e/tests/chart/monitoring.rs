@@ -154,7 +154,7 @@ fn are_the_ports_scraped_that_the_pods_have() {
     });
     let settings = settings();
     let account = injector::inject::Account::Ready;
-    let context = injector::inject::Context { settings: &settings, namespace: "chain", account: &account };
+    let context = injector::inject::Context { settings: &settings, account: &account };
     let mut injected = pod.clone();
     json_patch::patch(&mut injected, &injector::inject::inject(&pod, &context).patch).expect("a patch");
     let sidecar = &injected["spec"]["initContainers"][0];

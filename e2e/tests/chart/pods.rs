@@ -1,18 +1,18 @@
 //! The injector's pods, and what else is created.
 
 use std::collections::BTreeSet;
-use std::fs;
 
+use clap::CommandFactory as _;
+use injector::cli::Cli;
 use serde_json::{Value, json};
 
 use super::helm::{OLDEST_KUBERNETES, at, chart, helm, metadata, render, render_text};
 
-/// Every flag of the injector. Each is declared together with its variable, `INJECTOR_` and the flag's name.
+/// Every flag with which the injector serves.
 fn flags_of_the_injector() -> BTreeSet<String> {
-    let source = chart().join("../injector/src/config.rs");
-    let source = fs::read_to_string(source).expect("the injector's configuration");
-    let declared = source.split("env = \"INJECTOR_").skip(1);
-    declared.map(|rest| flag_of(rest.split('"').next().expect("a name"))).collect()
+    let command = Cli::command();
+    let serve = command.find_subcommand("serve").expect("what the chart runs");
+    serve.get_arguments().filter_map(|flag| flag.get_long()).map(str::to_owned).collect()
 }
 
 /// The flag of a variable's name without `INJECTOR_`.
@@ -52,9 +52,10 @@ fn is_everything_created_that_is_needed_and_nothing_else() {
 fn does_every_flag_of_the_injector_get_a_value() {
     // By default no namespace's registry is open to others.
     let objects = render(&at("registry.namespaces", json!(["shared"])));
-    let mut given: BTreeSet<_> = objects
-        .flags()
+    let others = render(&at("tls", json!({"mode": "existing", "existing": {"secretName": "mine"}})));
+    let mut given: BTreeSet<_> = [objects.flags(), others.flags()]
         .into_iter()
+        .flatten()
         .map(|(flag, value)| {
             assert!(!value.is_empty(), "--{flag} is empty");
             flag

@@ -10,7 +10,7 @@ use super::helm::{
 };
 
 /// Values that are handed to Kubernetes as they are; what is in them is not ours to list.
-const KUBERNETES_TYPES: [&str; 24] = [
+const KUBERNETES_TYPES: [&str; 25] = [
     "affinity",
     "commonAnnotations",
     "commonLabels",
@@ -33,6 +33,7 @@ const KUBERNETES_TYPES: [&str; 24] = [
     "prometheusRule.labels",
     "resources",
     "serviceAccount.annotations",
+    "tls.certManager.issuerRef",
     "tolerations",
     "topologySpreadConstraints",
 ];
@@ -144,6 +145,9 @@ fn does_a_wrong_value_fail_and_say_where() {
         ("registry.namespaces", json!("shared")),
         ("registry.namespaces", json!(["no.namespace"])),
         ("networkPolicy.webhookFrom", json!([{}])),
+        ("tls.mode", json!("helm")),
+        ("tls.existing.caBundle", json!("LS0tLS1CRUdJTg==")),
+        ("tls.certManager.issuerRef", json!({"kind": "Issuer"})),
         ("guard.actions", json!(["Refuse"])),
         ("podMonitor.interval", json!("1 minute")),
         ("prometheusRule.runbooks", json!("docs/runbooks.md")),
@@ -178,6 +182,9 @@ fn are_impossible_combinations_refused_with_a_sentence() {
             "podAnnotations must not have geth-peering/network:",
         ),
         (json!({"commonAnnotations": {"helm.sh/hook": "test"}}), "commonAnnotations must not have helm.sh/hook:"),
+        (at("tls.mode", json!("existing")), "tls.existing.secretName is empty"),
+        (at("tls.existing.secretName", json!("mine")), "tls.existing has no effect with tls.mode=self"),
+        (at("tls.certManager.issuerRef.name", json!("mine")), "tls.certManager has no effect with tls.mode=self"),
         (at("guard.actions", json!(["Warn", "Deny"])), "guard.actions has both Deny and Warn"),
         (
             at("sidecar.resources", json!({"memoryRequest": "1Gi", "memoryLimit": "1023Mi"})),
@@ -269,6 +276,10 @@ fn does_every_value_change_what_is_rendered() {
         ("sidecar.resources.cpuRequest", json!("1")),
         ("sidecar.resources.memoryLimit", json!("1Gi")),
         ("sidecar.resources.memoryRequest", json!("8Mi")),
+        ("tls.certManager.issuerRef", json!({"name": "internal"})),
+        ("tls.existing.caBundle", json!("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")),
+        ("tls.existing.secretName", json!("another")),
+        ("tls.mode", json!("certManager")),
         ("tolerations", json!([{"operator": "Exists"}])),
         ("topologySpreadConstraints", json!([])),
         ("webhook.excludedNamespaces", json!(["vault"])),
@@ -283,6 +294,10 @@ fn does_every_value_change_what_is_rendered() {
         let switch = switch.filter(|switch| switch != path && paths().contains(switch));
         let mut before = switch.map_or(json!({}), |switch| at(&switch, json!(true)));
         let needed = match path {
+            "tls.certManager.issuerRef" => at("tls.mode", json!("certManager")),
+            "tls.existing.caBundle" | "tls.existing.secretName" => {
+                at("tls", json!({"mode": "existing", "existing": {"secretName": "mine"}}))
+            }
             "flowSchema.shares" => at("flowSchema.namespaces", json!(["chain"])),
             "extraVolumeMounts" => json!({"extraVolumes": [{"name": "scratch", "emptyDir": {}}]}),
             _ => json!({}),

@@ -5,6 +5,7 @@
 //! both). On the way, as figures: each run, and what a network costs at rest.
 
 mod at_rest;
+mod logs;
 mod moments;
 mod runs;
 mod table;

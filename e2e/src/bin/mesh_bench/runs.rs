@@ -1,7 +1,7 @@
 //! One measurement each: networks of real Geths, from nothing.
 
-use crate::at_rest;
 use crate::moments::{self, all_answer, diaries, full_mesh, written_down};
+use crate::{at_rest, logs};
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::{Namespace, in_namespace, other_tests_are_gone};
 use e2e::geth::{self, Geth};
@@ -27,6 +27,9 @@ const NEVER: Duration = Duration::from_secs(120);
 fn start(size: usize) -> Duration {
     wait::PODS + Duration::from_secs(10) * size as u32
 }
+
+/// A run that takes longer is one to look into: something waited for Geth to dial again.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// How long Geths are left alone when all of them answer, before anything is asked of them.
 const QUIET: Duration = Duration::from_secs(3);
@@ -194,6 +197,9 @@ async fn measure(network: &Network, size: usize, run: impl AsyncFnOnce(&Namespac
         })
         .await?;
         time = run(namespace).await?;
+        if time.is_none_or(|time| time > SLOW) {
+            logs::keep(namespace, network, size).await?;
+        }
         Ok(())
     })
     .await?;
