@@ -15,7 +15,8 @@ use proptest::sample::Index;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use sidecar::enode::{Enode, PublicKey};
-use sidecar::plan::dialer::{decided_by_ring, dials, is_share};
+use sidecar::plan::concern::needed;
+use sidecar::plan::dialer::{Order, slots};
 use sidecar::plan::{Action, Call, Now, Outcome, Own, Plan, Planner, Situation};
 use sidecar::registry::entry::{Entry, MAX_LENGTH};
 use sidecar::registry::view::View;
@@ -152,33 +153,36 @@ proptest! {
     }
 
     #[test]
-    fn does_exactly_one_of_two_dial_whatever_ring_they_share(
+    fn does_exactly_one_of_two_dial_whatever_others_they_see(
         nodes in prop::collection::btree_map(any::<u8>(), -100i64..100, 2..40),
         missing in prop::collection::vec(any::<Index>(), 0..4),
+        slots in prop::collection::vec(prop::option::of(0u32..60), 40),
     ) {
-        let entries: Vec<_> = nodes.iter().map(|(node, since)| entry(*node, *since)).collect();
+        let mut entries: Vec<_> = nodes.iter().map(|(node, since)| entry(*node, *since)).collect();
+        entries.iter_mut().zip(slots).for_each(|(entry, max_peers)| entry.max_peers = max_peers);
         let missing: BTreeSet<_> = missing.iter().map(|at| at.get(&entries).enode.key).collect();
-        let ring: Vec<_> = entries.iter().map(|entry| entry.enode.key).filter(|key| !missing.contains(key)).collect();
+        let order = Order::of(entries.iter().filter(|entry| !missing.contains(&entry.enode.key)), 0);
         for own in &entries {
             for peer in entries.iter().filter(|peer| peer.enode.key != own.enode.key) {
-                prop_assert_ne!(dials(own, peer, &ring), dials(peer, own, &ring));
+                prop_assert_ne!(order.dials(own, peer), order.dials(peer, own));
             }
         }
     }
 
     #[test]
-    fn does_nobody_have_more_than_half_of_the_others_as_its_share(
+    fn does_nobody_dial_more_than_geth_has_slots_for_in_a_mesh_that_fits(
         nodes in prop::collection::btree_map(any::<u8>(), -100i64..100, 2..60),
     ) {
-        let entries: Vec<_> = nodes.iter().map(|(node, since)| entry(*node, *since)).collect();
-        let ring: Vec<_> = entries.iter().map(|entry| entry.enode.key).collect();
-        for own in &entries {
-            let others = entries.iter().filter(|peer| peer.enode.key != own.enode.key);
-            let share = others.clone().filter(|peer| is_share(own.enode.key, peer.enode.key, &ring)).count();
-            prop_assert!(share <= entries.len() / 2, "{} of {}", share, entries.len() - 1);
-            // More than its share nobody dials but for those who have long been there.
-            let dialed = others.filter(|peer| dials(own, peer, &ring));
-            prop_assert!(dialed.filter(|peer| decided_by_ring(own, peer, &ring)).count() <= share);
+        let mut entries: Vec<_> = nodes.iter().map(|(node, since)| entry(*node, *since)).collect();
+        let least = needed(entries.len(), 0) as u32;
+        for max_peers in [least, least + 7] {
+            entries.iter_mut().for_each(|entry| entry.max_peers = Some(max_peers));
+            let order = Order::of(&entries, 0);
+            for own in &entries {
+                let others = entries.iter().filter(|peer| peer.enode.key != own.enode.key);
+                let dialed = others.filter(|peer| order.dials(own, peer)).count();
+                prop_assert!(dialed <= slots(own), "{} with {} slots", dialed, slots(own));
+            }
         }
     }
 }

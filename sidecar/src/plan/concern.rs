@@ -74,9 +74,9 @@ impl Serialize for Concern {
     }
 }
 
-/// The `--maxpeers` that a full mesh of `nodes` needs at each of them: on the ring a
-/// node dials up to half of the others, rounded up, and Geth dials a third of its peers
-/// at most, but always one.
+/// The `--maxpeers` that a full mesh of `nodes` needs at each of them: everybody has to be
+/// able to dial half of the others, rounded up, and Geth dials a third of its peers at most,
+/// but always one.
 ///
 /// Of these nodes `external` are dialed by all the others, and dial none.
 pub fn needed(nodes: usize, external: usize) -> usize {

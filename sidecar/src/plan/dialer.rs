@@ -2,9 +2,11 @@
 //!
 //! Two Geths that dial each other at the same instant refuse each other and try
 //! again after 35 s, so one of the two has to. Both work it out alone, from the
-//! same two entries and the same list of keys, and never disagree.
+//! entries in the registry.
 
 use std::time::Duration;
+
+use jiff::Timestamp;
 
 use crate::enode::PublicKey;
 use crate::registry::entry::Entry;
@@ -27,54 +29,67 @@ pub fn slots(entry: &Entry) -> usize {
     }
 }
 
-/// Whether `own` dials the link to `peer`, rather than `peer` the link to `own`.
+/// When a node came: the start of its Geth, and its key where two started at once.
+type Arrival = (Timestamp, PublicKey);
+
+/// The nodes of a network in the order in which they came, which decides who dials.
 ///
-/// If one of the two started more than [`DIAL_HISTORY`] after the other, it dials:
-/// its dial history is empty, while the older one may still have the younger one's
-/// previous run in its own. Otherwise, and where one Geth cannot dial all others, the
-/// ring decides: with the network's keys in order, each node dials those in the half of
-/// the ring that follows it, so that nobody dials more than half.
+/// A node dials those next before it, as many as it has dial slots for; those that came
+/// still earlier dial it. So a network that fits the slots of one Geth is dialed by its
+/// younger nodes, whose dial histories are empty, while an older one may have the younger
+/// one's previous run in its own. And in any network of up to twice the slots and one,
+/// nobody has to dial more than it has slots for: node number i dials the i before it, at
+/// most all its slots, and the others it has slots for are just those that come later than
+/// that many places after it.
 ///
-/// `ring` holds the keys of the network, both of these among them, in ascending order.
-pub fn dials(own: &Entry, peer: &Entry, ring: &[PublicKey]) -> bool {
-    if decided_by_ring(own, peer, ring) {
-        is_share(own.enode.key, peer.enode.key, ring)
-    } else {
-        own.since > peer.since
+/// Who dials a link depends on nothing but the two nodes and the number of those between
+/// them. So nobody changes sides because others come, and two sidecars that do not see the
+/// same newcomers yet still agree.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Order {
+    arrivals: Vec<Arrival>,
+    /// How many nodes outside the cluster everybody dials besides.
+    external: usize,
+}
+
+impl Order {
+    /// The order of these nodes, all of which also dial `external` nodes outside the cluster.
+    pub fn of<'a>(nodes: impl IntoIterator<Item = &'a Entry>, external: usize) -> Self {
+        let mut arrivals: Vec<_> = nodes.into_iter().map(arrival).collect();
+        arrivals.sort();
+        Self { arrivals, external }
+    }
+
+    /// Whether `own` dials the link to `peer`, rather than `peer` the link to `own`.
+    pub fn dials(&self, own: &Entry, peer: &Entry) -> bool {
+        let own_is_younger = arrival(own) > arrival(peer);
+        let younger = if own_is_younger { own } else { peer };
+        let reach = slots(younger).saturating_sub(self.external);
+        own_is_younger == (self.distance(own, peer) <= reach)
+    }
+
+    /// How likely it is that the link to `peer`, which `peer` is to dial, becomes one that `own` is to dial: the less, the
+    /// greater. As nodes go, an older one comes nearer and may get into reach, a younger one never gets out of it.
+    pub fn remoteness(&self, own: &Entry, peer: &Entry) -> usize {
+        if arrival(peer) > arrival(own) { usize::MAX } else { self.distance(own, peer) }
+    }
+
+    /// By how many places the two are apart; 1 if nobody came between them.
+    fn distance(&self, one: &Entry, other: &Entry) -> usize {
+        let (earlier, later) = (arrival(one).min(arrival(other)), arrival(one).max(arrival(other)));
+        let up_to = self.arrivals.partition_point(|arrival| *arrival <= earlier);
+        let before = self.arrivals.partition_point(|arrival| *arrival < later);
+        before.saturating_sub(up_to) + 1
     }
 }
 
-/// Whether `peer_key` is in `own_key`'s share of the ring: the half that follows it.
-///
-/// Shares are what fits Geth's dial slots. Who is to dial first may go by age, and
-/// nodes step in for one another; but for its share each node can always make room,
-/// because whatever else it dialed is somebody else's share.
-pub fn is_share(own_key: PublicKey, peer_key: PublicKey, ring: &[PublicKey]) -> bool {
-    let Some(ahead) = ahead(own_key, peer_key, ring) else { return own_key < peer_key };
-    match (2 * ahead).cmp(&ring.len()) {
-        std::cmp::Ordering::Less => true,
-        std::cmp::Ordering::Greater => false,
-        std::cmp::Ordering::Equal => own_key < peer_key,
-    }
-}
-
-/// How many places `peer_key` is after `own_key` on the ring; `None` if one of them is not there.
-pub fn ahead(own_key: PublicKey, peer_key: PublicKey, ring: &[PublicKey]) -> Option<usize> {
-    let (own_at, peer_at) = (ring.binary_search(&own_key).ok()?, ring.binary_search(&peer_key).ok()?);
-    Some((peer_at + ring.len() - own_at) % ring.len())
-}
-
-/// Whether the ring decides who dials: the two started close together, or the younger has
-/// too few slots to dial everybody, and those it cannot dial would wait for it in vain.
-pub fn decided_by_ring(own: &Entry, peer: &Entry, ring: &[PublicKey]) -> bool {
-    let younger = if own.since > peer.since { own } else { peer };
-    own.since.duration_since(peer.since).unsigned_abs() <= DIAL_HISTORY || slots(younger) + 1 < ring.len()
+fn arrival(entry: &Entry) -> Arrival {
+    (entry.since, entry.enode.key)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jiff::Timestamp;
     use proptest::prelude::*;
 
     fn entry(key: u16, since: i64) -> Entry {
@@ -91,66 +106,63 @@ mod tests {
         }
     }
 
-    fn ring(entries: &[Entry]) -> Vec<PublicKey> {
-        let mut keys: Vec<_> = entries.iter().map(|entry| entry.enode.key).collect();
-        keys.sort();
-        keys
-    }
-
     /// How many of the others `own` dials.
-    fn share(own: &Entry, entries: &[Entry], ring: &[PublicKey]) -> usize {
-        entries.iter().filter(|peer| peer.enode.key != own.enode.key && dials(own, peer, ring)).count()
+    fn share(own: &Entry, entries: &[Entry]) -> usize {
+        let order = Order::of(entries, 0);
+        entries.iter().filter(|peer| peer.enode.key != own.enode.key && order.dials(own, peer)).count()
     }
 
     #[test]
-    fn does_the_younger_dial_when_the_older_may_still_be_refused_by_its_history() {
-        let (old, young) = (entry(1, 0), entry(2, 36));
-        let ring = ring(&[old.clone(), young.clone()]);
-        assert!(dials(&young, &old, &ring));
-        assert!(!dials(&old, &young, &ring));
-    }
-
-    #[test]
-    fn does_a_young_node_with_too_few_slots_for_all_leave_half_of_them_to_the_others() {
-        let mut entries: Vec<_> = (1..33).map(|key| entry(key, 0)).collect();
-        entries.push(entry(0, 1000));
-        let ring = ring(&entries);
-        let Some((young, old)) = entries.split_last() else { panic!("there are 33") };
-        assert_eq!(share(young, &entries, &ring), 16);
-        assert_eq!(old.iter().filter(|peer| dials(peer, young, &ring)).count(), 16);
-        assert_eq!(share(young, &entries[16..], &ring[..17]), 16, "it can dial all of 17");
+    fn does_the_younger_dial_because_the_older_may_still_be_refused_by_its_history() {
+        let (old, young) = (entry(2, 0), entry(1, 1));
+        let order = Order::of([&old, &young], 0);
+        assert!(order.dials(&young, &old));
+        assert!(!order.dials(&old, &young));
     }
 
     #[test]
     fn does_a_mesh_of_33_fit_the_16_dial_slots_of_a_default_geth() {
-        let entries: Vec<_> = (0..33).map(|key| entry(key, i64::from(key))).collect();
-        let ring = ring(&entries);
-        for own in &entries {
-            assert_eq!(share(own, &entries, &ring), 16);
+        for ages in [0, 1, 1000] {
+            let entries: Vec<_> = (0..33).map(|key| entry(key, i64::from(key) * ages)).collect();
+            for own in &entries {
+                assert_eq!(share(own, &entries), 16);
+            }
         }
     }
 
     #[test]
-    fn do_two_nodes_still_agree_when_their_views_of_the_ring_lack_one_of_them() {
-        let (a, b) = (entry(1, 0), entry(2, 0));
-        assert_ne!(dials(&a, &b, &[]), dials(&b, &a, &[]));
+    fn does_a_node_that_everybody_dials_cost_each_a_slot() {
+        let entries: Vec<_> = (0..31).map(|key| entry(key, 0)).collect();
+        let order = Order::of(&entries, 1);
+        for own in &entries {
+            let dialed = entries.iter().filter(|peer| peer.enode.key != own.enode.key && order.dials(own, peer));
+            assert_eq!(dialed.count() + 1, 16);
+        }
+    }
+
+    #[test]
+    fn are_those_hung_up_on_last_who_may_have_to_be_dialed_again() {
+        let entries: Vec<_> = (0..33).map(|key| entry(key, i64::from(key))).collect();
+        let (order, own) = (Order::of(&entries, 0), &entries[20]);
+        assert!(!order.dials(own, &entries[3]) && !order.dials(own, &entries[0]) && !order.dials(own, &entries[30]));
+        assert!(order.remoteness(own, &entries[30]) > order.remoteness(own, &entries[0]));
+        assert!(order.remoteness(own, &entries[0]) > order.remoteness(own, &entries[3]));
     }
 
     proptest! {
         #[test]
-        fn does_exactly_one_of_two_dial_and_nobody_of_one_age_more_than_half(
+        fn does_a_newcomer_change_nothing_for_those_who_are_there(
             nodes in prop::collection::btree_map(any::<u16>(), 0i64..100, 2..40),
         ) {
-            let entries: Vec<_> = nodes.iter().map(|(key, since)| entry(*key, *since)).collect();
-            let ring = ring(&entries);
+            let mut entries: Vec<_> = nodes.iter().map(|(key, since)| entry(*key, *since)).collect();
+            entries.sort_by_key(arrival);
+            let after = Order::of(&entries, 0);
+            entries.pop();
+            let before = Order::of(&entries, 0);
             for own in &entries {
                 for peer in entries.iter().filter(|peer| peer.enode.key != own.enode.key) {
-                    prop_assert_ne!(dials(own, peer, &ring), dials(peer, own, &ring));
+                    prop_assert_eq!(before.dials(own, peer), after.dials(own, peer));
                 }
-            }
-            let same_age: Vec<_> = entries.iter().map(|e| Entry { since: entries[0].since, ..e.clone() }).collect();
-            for own in &same_age {
-                prop_assert!(share(own, &same_age, &ring) <= same_age.len() / 2);
             }
         }
     }

@@ -4,15 +4,14 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use rand::Rng;
 
+use super::dialer::Order;
 use super::listed::Listed;
 use super::membership::{Link, Wanted, sort};
 use super::memory::{Dial, Memory, Patience, Scene, Static, is_share};
 use super::{Call, Failure, LinkState, Now, Own, Plan, Situation, concern, dialer, is_up, versions};
 use crate::enode::{Enode, PublicKey};
-use crate::registry::entry::Entry;
 
 /// How long a node that left the registry and has no connection is still dialed: long
 /// enough for a registry that was deleted to be whole again, shorter than a pod needs
@@ -30,9 +29,6 @@ pub(super) struct Links {
     fresh: bool,
     /// Whether the others have seen an earlier run of this Geth and not all found this one yet.
     restarted: bool,
-    /// The nodes among which the ring decides, and since when they are these.
-    ring: Vec<(PublicKey, Timestamp)>,
-    ring_since: Duration,
     /// When a slot may be freed again.
     free_at: Duration,
 }
@@ -84,11 +80,12 @@ impl Links {
         let (mut wanted, mut links) = sort(situation, own, listed);
         links.extend(listed.unreadable());
         plan.concerns.extend(concern::of_mesh(own, &wanted, listed, &links));
-        let ring = self.ring(own, &wanted, listed, now);
+        let registered = wanted.iter().filter(|node| listed.origin(&node.entry.enode.key).is_none());
+        let order = Order::of(registered.map(|node| node.entry.as_ref()).chain([own]), listed.externals());
         // Geth fills its slots in the order in which it is told: first what nobody else dials.
-        wanted.sort_by_key(|node| !is_share(own, &node.entry, listed, &ring));
+        wanted.sort_by_key(|node| !is_share(own, &node.entry, listed, &order));
         if let Some(peers) = situation.peers {
-            let scene = Scene { own, wanted: &wanted, listed, peers, ring: &ring, ring_since: self.ring_since, now };
+            let scene = Scene { own, wanted: &wanted, listed, peers, order: &order, now };
             self.plan_wanted(&scene, rng, plan);
             self.plan_unwanted(&scene, plan);
             links.extend(wanted.iter().map(|node| self.describe(&scene, node)));
@@ -100,19 +97,6 @@ impl Links {
         }
         links.sort_by(|a, b| a.pod.cmp(&b.pod));
         links
-    }
-
-    /// The keys of the network in order, after noting whether they changed.
-    fn ring(&mut self, own: &Entry, wanted: &[Wanted<'_>], listed: &Listed, now: Now) -> Vec<PublicKey> {
-        let registered = wanted.iter().filter(|node| listed.origin(&node.entry.enode.key).is_none());
-        let mut ring: Vec<_> = registered.map(|node| node.entry.as_ref()).chain([own]).collect();
-        ring.sort_by_key(|entry| entry.enode.key);
-        let ring: Vec<_> = ring.into_iter().map(|entry| (entry.enode.key, entry.since)).collect();
-        if ring != self.ring {
-            self.ring = ring;
-            self.ring_since = now.elapsed;
-        }
-        self.ring.iter().map(|(key, _)| *key).collect()
     }
 
     /// What Geth has to be told of the nodes that shall be its peers.
@@ -164,11 +148,11 @@ impl Links {
     /// Hangs up on up to `count` nodes that this Geth dialed though they are in the others'
     /// shares: those sides dial again, and slots are free for links that have nobody else.
     ///
-    /// First on those that will still be in the others' shares when more nodes have come: in
-    /// its own, this Geth could not dial them again for as long as it remembers that it has.
+    /// First on those that will still be in the others' shares when nodes have gone: in its
+    /// own, this Geth could not dial them again for as long as it remembers that it has.
     fn free_slots(&mut self, scene: &Scene<'_>, mut count: usize, plan: &mut Plan) {
         let mut others: Vec<_> = scene.wanted.iter().filter(|node| !scene.is_share(&node.entry)).collect();
-        others.sort_by_key(|node| Reverse(dialer::ahead(scene.own.enode.key, node.entry.enode.key, scene.ring)));
+        others.sort_by_key(|node| Reverse(scene.order.remoteness(scene.own, &node.entry)));
         for node in others {
             if count == 0 {
                 return;

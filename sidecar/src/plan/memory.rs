@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng;
 
+use super::dialer::Order;
 use super::listed::{Listed, Origin};
 use super::membership::Wanted;
 use super::{Action, Call, Failure, Now, Plan, dialer, is_up, jittered};
@@ -17,11 +18,6 @@ use crate::registry::entry::Entry;
 
 /// How long a dial may take before Geth gives it up: `defaultDialTimeout` (p2p/server.go, v1.17.5).
 const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long the ring has to hold still before it decides who dials: two sidecars
-/// that see a newcomer some milliseconds apart would otherwise both dial.
-const SETTLE: Duration = Duration::from_millis(100);
-/// The longest that a link waits for the ring to hold still.
-const SETTLE_AT_MOST: Duration = Duration::from_millis(500);
 /// How long a link may be missing for want of dial slots before one is freed: longer
 /// than a dial takes that has one.
 const FREE_SLOT: Duration = Duration::from_millis(500);
@@ -199,15 +195,7 @@ impl Memory {
         if (self.was_up || hung_up) && now < down.since + HANGING_UP {
             return Dial::At(down.since + HANGING_UP);
         }
-        if scene.origin(entry).is_none() && dialer::decided_by_ring(scene.own, entry, scene.ring) {
-            let settled = (scene.ring_since + SETTLE).min(down.since + SETTLE_AT_MOST);
-            if now < settled {
-                return Dial::At(settled);
-            }
-        }
-        // Whoever hung up, it is now for the side in whose share the link is.
-        let begins = if hung_up && scene.origin(entry).is_none() { share } else { scene.begins(entry) };
-        if begins && (share || !scene.is_full()) {
+        if scene.begins(entry) && (share || !scene.is_full()) {
             Dial::Now
         } else if now < down.step_in_at {
             // An old address that Geth still dials stays for now: taking it back would
@@ -278,8 +266,8 @@ pub(super) enum Dial {
 
 /// Whether the link to `entry` is one that `own` can always make room for. Nobody else
 /// makes room for a link to a node without a sidecar of this kind.
-pub(super) fn is_share(own: &Entry, entry: &Entry, listed: &Listed, ring: &[PublicKey]) -> bool {
-    listed.origin(&entry.enode.key).is_some() || dialer::is_share(own.enode.key, entry.enode.key, ring)
+pub(super) fn is_share(own: &Entry, entry: &Entry, listed: &Listed, order: &Order) -> bool {
+    listed.origin(&entry.enode.key).is_some() || order.dials(own, entry)
 }
 
 /// What one plan of the links rests on.
@@ -288,9 +276,7 @@ pub(super) struct Scene<'a> {
     pub(super) wanted: &'a [Wanted<'a>],
     pub(super) listed: &'a Listed,
     pub(super) peers: &'a [Peer],
-    pub(super) ring: &'a [PublicKey],
-    /// Since when the ring is as it is.
-    pub(super) ring_since: Duration,
+    pub(super) order: &'a Order,
     pub(super) now: Now,
 }
 
@@ -309,13 +295,13 @@ impl Scene<'_> {
     pub(super) fn begins(&self, entry: &Entry) -> bool {
         match self.origin(entry) {
             Some(origin) => origin == Origin::External,
-            None => dialer::dials(self.own, entry, self.ring),
+            None => self.order.dials(self.own, entry),
         }
     }
 
     /// See [`is_share`].
     pub(super) fn is_share(&self, entry: &Entry) -> bool {
-        is_share(self.own, entry, self.listed, self.ring)
+        is_share(self.own, entry, self.listed, self.order)
     }
 
     /// How many peers this Geth dials at most.

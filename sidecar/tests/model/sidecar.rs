@@ -1,6 +1,6 @@
 //! A sidecar: the real planner, the real view, and around them what the loop does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,7 +8,8 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use sidecar::enode::{Enode, PublicKey};
 use sidecar::geth::{Eth, Peer};
-use sidecar::plan::{Action, Call, Now, Outcome, Own, Planner, Situation, dialer};
+use sidecar::plan::dialer::Order;
+use sidecar::plan::{Action, Call, Now, Outcome, Own, Planner, Situation};
 use sidecar::registry::entry::Entry;
 use sidecar::registry::view::View;
 
@@ -240,9 +241,7 @@ impl Sidecar {
         let entries = self.entries(pod);
         let own = self.entry()?;
         let peer = entries.values().find(|entry| entry.enode.key == *peer)?;
-        let ring: BTreeSet<_> = entries.values().map(|entry| entry.enode.key).collect();
-        let ring: Vec<_> = ring.into_iter().collect();
-        if !dialer::dials(own, peer, &ring) {
+        if !Order::of(entries.values().copied(), 0).dials(own, peer) {
             return None;
         }
         Some(self.digest(pod))

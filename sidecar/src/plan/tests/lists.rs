@@ -282,7 +282,7 @@ fn does_a_slot_become_free_for_an_external_node() {
     // It has slots for both, so it dials both, being younger.
     bench.register(4, 900).register(5, 900).calls();
     bench.register(2, 900).register(3, 900);
-    // Of a ring of five, 2 and 3 are this node's share, 4 and 5 are not.
+    // With a node that everybody dials, only one of them is still this node's share.
     bench.peers = (2..=5).map(|node| peer(node, Eth::Up, node < 4)).collect();
     let told: Vec<_> = (0..10).flat_map(|_| calls(&bench.pass(SECOND).act())).collect();
     assert!(told.iter().all(|call| matches!(call, Call::Trust(_))), "nothing is missing: {told:?}");

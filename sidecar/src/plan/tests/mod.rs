@@ -117,12 +117,9 @@ impl Bench {
         plan.actions
     }
 
-    /// The calls planned, once the ring has settled.
+    /// The calls planned.
     fn calls(&mut self) -> Vec<Call> {
-        let mut actions = self.act();
-        self.pass(SECOND);
-        actions.extend(self.act());
-        calls(&actions)
+        calls(&self.act())
     }
 
     fn state_of(&mut self, node: u8) -> (LinkState, String) {

@@ -2,19 +2,19 @@
 
 use super::*;
 
-/// Node 1 of seven, whose keys follow it on the ring in order, with two dial slots. Both
-/// are used, for 5 which is in that node's own share and for 3; 2 is dialed by nobody else.
+/// The youngest of seven nodes, node 1, with two dial slots. Both are used, for 5 which is to
+/// dial node 1 and for 7; 6 is dialed by nobody else.
 fn without_slots() -> Bench {
     let mut bench = Bench::new();
-    bench.own = Own::Ready(Entry { max_peers: Some(6), ..entry(1, 1000) });
-    bench.data.insert("geth-1".into(), Entry { max_peers: Some(6), ..entry(1, 1000) }.to_value());
+    bench.own = Own::Ready(Entry { max_peers: Some(6), ..entry(1, 2000) });
+    bench.data.insert("geth-1".into(), Entry { max_peers: Some(6), ..entry(1, 2000) }.to_value());
     for node in 2..=7 {
         bench.register(node, 1000);
     }
-    bench.peers = [4, 6, 7].map(|node| peer(node, Eth::Up, true)).into();
-    bench.calls();
+    bench.peers = [2, 3, 4].map(|node| peer(node, Eth::Up, true)).into();
+    bench.act();
     assert_eq!(calls(&bench.pass(SECOND * 20).act()), [Call::Add(at(5))], "it steps in for 5");
-    bench.peers.extend([peer(3, Eth::Up, false), peer(5, Eth::Up, false)]);
+    bench.peers.extend([peer(7, Eth::Up, false), peer(5, Eth::Up, false)]);
     bench
 }
 
@@ -22,11 +22,11 @@ fn without_slots() -> Bench {
 fn is_a_dial_slot_freed_for_a_link_that_nobody_else_dials() {
     let mut bench = without_slots();
     assert_eq!(calls(&bench.act()), [Call::Remove(at(5))], "5 itself dials next");
-    assert_eq!(bench.state_of(2).0, LinkState::NoSlot);
+    assert_eq!(bench.state_of(6).0, LinkState::NoSlot);
     // Nobody else is hung up on before that one is seen to be gone.
     assert_eq!(calls(&bench.act()), []);
     bench.peers.retain(|peer| peer.key != at(5).key);
-    bench.peers.push(peer(2, Eth::Up, false));
+    bench.peers.push(peer(6, Eth::Up, false));
     for _ in 0..60 {
         assert_eq!(calls(&bench.pass(SECOND).act()), [], "both slots are used, and 5 has to make room");
     }
@@ -37,18 +37,25 @@ fn is_a_link_that_was_given_up_for_its_slot_not_dialed_again_at_once() {
     let mut bench = without_slots();
     bench.act();
     bench.peers.retain(|peer| peer.key != at(5).key);
-    assert_eq!(calls(&bench.pass(SECOND).act()), [], "the slot is for 2, which Geth has been told to dial");
+    assert_eq!(calls(&bench.pass(SECOND).act()), [], "the slot is for 6, which Geth has been told to dial");
 }
 
 #[test]
 fn is_nobody_hung_up_on_where_slots_are_used_for_the_own_share_alone() {
-    let mut bench = without_slots();
-    bench.peers = [5, 6, 7].map(|node| peer(node, Eth::Up, true)).into();
-    bench.peers.extend([peer(3, Eth::Up, false), peer(4, Eth::Up, false)]);
+    let mut bench = Bench::new();
+    // Too many nodes for two slots each: node 1, the oldest, is to dial all that came more than two after it.
+    let small = |node, since| Entry { max_peers: Some(6), ..entry(node, since) };
+    bench.own = Own::Ready(small(1, 900));
+    for node in 1..=7 {
+        bench.data.insert(format!("geth-{node}"), small(node, if node == 1 { 900 } else { 1000 }).to_value());
+    }
+    bench.peers = [2, 3].map(|node| peer(node, Eth::Up, true)).into();
+    bench.peers.extend([peer(6, Eth::Up, false), peer(7, Eth::Up, false)]);
+    bench.act();
     for _ in 0..60 {
         assert_eq!(calls(&bench.pass(SECOND).act()), [], "hanging up on one would only lose another");
     }
-    let (state, reason) = bench.state_of(2);
+    let (state, reason) = bench.state_of(4);
     assert!(state == LinkState::NoSlot && reason.contains("all 2 slots"), "{state:?}: {reason}");
 }
 
