@@ -138,6 +138,9 @@ annotations:
 {{- if and (has "Deny" $v.guard.actions) (has "Warn" $v.guard.actions) -}}
 {{- fail "guard.actions has both Deny and Warn: Kubernetes refuses that, because who is denied is told anyway. Take one of them out." -}}
 {{- end -}}
+{{- if and $v.test.enabled (has $v.test.namespace (include "geth-peering.excludedNamespaces" . | fromYamlArray)) -}}
+{{- fail (printf "test.namespace is %s, where no pod is injected, so the test could only fail: name another namespace, or set test.enabled=false." $v.test.namespace) -}}
+{{- end -}}
 {{- if and (eq $v.dnsPolicy "None") (not $v.dnsConfig.nameservers) -}}
 {{- fail "dnsPolicy None needs dnsConfig.nameservers: Kubernetes would refuse the injector's pods." -}}
 {{- end -}}

@@ -12,6 +12,7 @@ mod chart {
     mod protection;
     mod readme;
     mod rights;
+    mod test;
     mod tls;
     mod values;
     mod webhooks;

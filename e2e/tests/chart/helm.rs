@@ -77,7 +77,19 @@ pub(super) fn render(values: &Value) -> Objects {
 pub(super) fn render_for(values: &Value, kubernetes: &str) -> Objects {
     let text = render_text_of(&chart(), values, kubernetes);
     let text = text.unwrap_or_else(|error| panic!("{values} does not render: {error}"));
-    Objects(serde_saphyr::from_multiple(&text).expect("helm renders YAML"))
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("helm renders YAML");
+    Objects(objects.into_iter().filter(|object| !is_for_helm_test(object)).collect())
+}
+
+/// Renders the chart into what exists only while `helm test` runs.
+pub(super) fn render_test(values: &Value) -> Objects {
+    let text = render_text(values).unwrap_or_else(|error| panic!("{values} does not render: {error}"));
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("helm renders YAML");
+    Objects(objects.into_iter().filter(is_for_helm_test).collect())
+}
+
+fn is_for_helm_test(object: &Value) -> bool {
+    object["metadata"]["annotations"]["helm.sh/hook"] == "test"
 }
 
 /// Why the chart refuses `values`.

@@ -30,6 +30,7 @@ fn do_the_notes_show_the_next_command() {
     let notes = notes("default", &json!({}));
     for command in [
         "kubectl -n geth-peering rollout status deployment/geth-peering-injector",
+        "helm -n geth-peering test geth-peering",
         "kubectl label namespace NAMESPACE geth-peering=enabled",
         "kubectl -n NAMESPACE annotate statefulset NAME geth-peering=enabled",
         "metadata: {labels: {geth-peering: enabled}}",

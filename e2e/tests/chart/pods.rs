@@ -276,7 +276,8 @@ fn does_a_name_stay_a_name_when_yaml_would_read_a_number() {
     for object in &objects {
         let metadata = &object["metadata"];
         let namespace = &metadata["namespace"];
-        assert!(namespace.is_null() || namespace == "2", "{object}");
+        let of_the_test = object["metadata"]["annotations"]["helm.sh/hook"] == "test";
+        assert!(namespace.is_null() || namespace == "2" || of_the_test, "{object}");
         assert_eq!(metadata["labels"]["app.kubernetes.io/instance"], "1");
         assert_eq!(metadata["labels"]["app.kubernetes.io/name"], "true");
     }

@@ -171,6 +171,11 @@ fn are_impossible_combinations_refused_with_a_sentence() {
         (json!({"httpPort": 8443}), "webhook.port and httpPort are both 8443"),
         (json!({"hostNetwork": true, "webhook": {"port": 10250}}), "the kubelet of every node listens there"),
         (json!({"hostNetwork": true, "networkPolicy": {"enabled": true}}), "networkPolicy.enabled does nothing with"),
+        (at("test.namespace", json!("geth-peering")), "test.namespace is geth-peering, where no pod is injected"),
+        (
+            json!({"test": {"namespace": "vault"}, "webhook": {"excludedNamespaces": ["vault"]}}),
+            "test.namespace is vault, where no pod is injected",
+        ),
         (json!({"dnsPolicy": "None"}), "dnsPolicy None needs dnsConfig.nameservers"),
         (
             json!({"extraEnv": [{"name": "INJECTOR_LOG_LEVEL", "value": "DEBUG"}]}),
@@ -276,6 +281,8 @@ fn does_every_value_change_what_is_rendered() {
         ("sidecar.resources.cpuRequest", json!("1")),
         ("sidecar.resources.memoryLimit", json!("1Gi")),
         ("sidecar.resources.memoryRequest", json!("8Mi")),
+        ("test.enabled", json!(false)),
+        ("test.namespace", json!("chain")),
         ("tls.certManager.issuerRef", json!({"name": "internal"})),
         ("tls.existing.caBundle", json!("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")),
         ("tls.existing.secretName", json!("another")),
