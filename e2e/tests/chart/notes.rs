@@ -58,6 +58,12 @@ fn do_the_notes_warn_of_risks_and_only_of_risks() {
     for (name, values, warning) in [
         ("one", pushed(at("replicas", json!(1))), Some("Set replicas to 2 or more")),
         ("ignore", pushed(at("webhook.failurePolicy", json!("Ignore"))), Some("starts without a sidecar")),
+        ("alerts", pushed(at("prometheusRule.enabled", json!(true))), Some("Set podMonitor.enabled=true unless")),
+        (
+            "policy",
+            pushed(json!({"networkPolicy": {"enabled": true, "webhookFrom": [{"podSelector": {}}]}})),
+            Some("If the API server is not among them, no Geth pod"),
+        ),
         ("pdb", pushed(at("podDisruptionBudget.enabled", json!(false))), Some("may evict all injectors at once")),
         (
             "nowhere",
