@@ -3,17 +3,21 @@
 use crate::cluster::{NAME, Namespace, RELEASE};
 use crate::wait;
 use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// The injector's Deployment.
 const INJECTOR: &str = "geth-peering-injector";
+
+/// How the lines of the metric begin that counts what was decided about pods.
+const DECISIONS_ABOUT_PODS: &str = "geth_peering_injector_decisions_total{webhook=\"pods\"";
 
 /// The product's chart in this checkout.
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../chart");
@@ -78,6 +82,35 @@ pub async fn ca_bundles(client: &Client) -> Result<Vec<Vec<u8>>> {
         .into_iter()
         .map(|webhook| webhook.client_config.ca_bundle.map(|bundle| bundle.0).unwrap_or_default())
         .collect())
+}
+
+/// The certificate that each injector serves, PEM.
+///
+/// # Errors
+/// When one does not say.
+pub async fn certificates(client: &Client) -> Result<Vec<String>> {
+    let pods = injector_pods(client).await?;
+    try_join_all(pods.iter().map(async |pod| ask(client, &pod.name_any(), "certificate").await)).await
+}
+
+/// How many reviews of pods all injectors that run have answered.
+///
+/// # Errors
+/// When one does not say.
+pub async fn reviews_of_pods(client: &Client) -> Result<u64> {
+    let mut count = 0.0;
+    for pod in injector_pods(client).await? {
+        let metrics = ask(client, &pod.name_any(), "metrics").await?;
+        let lines = metrics.lines().filter(|line| line.starts_with(DECISIONS_ABOUT_PODS));
+        count += lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
+    }
+    // Counters are whole numbers, far below what f64 holds exactly.
+    Ok(count as u64)
+}
+
+async fn ask(client: &Client, pod: &str, what: &str) -> Result<String> {
+    let path = format!("/api/v1/namespaces/{RELEASE}/pods/{pod}:8080/proxy/{what}");
+    Ok(client.request_text(http::Request::get(path).body(Vec::new())?).await?)
 }
 
 /// The values that the release was installed with, as YAML.

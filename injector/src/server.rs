@@ -21,7 +21,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +50,12 @@ const PING_DEADLINE: Duration = Duration::from_secs(10);
 const MAX_AGE: Duration = Duration::from_secs(600);
 /// How long requests that are under way may take to end once their client was told to go; longer than [`REQUEST_DEADLINE`].
 const GRACE: Duration = Duration::from_secs(10);
+/// How long a connection that has to end waits for one more request to end with.
+///
+/// A client that is told to go while its connection is idle closes it at once, and may have begun a request on it in that
+/// moment, which then fails (Go's HTTP/2 client: "use of closed network connection"). While a request is under way, the
+/// client finishes it and sends the next one elsewhere.
+const LAST_REQUEST: Duration = Duration::from_secs(5);
 /// How many connections may be open on one port. An API server needs one or two.
 const MAX_CONNECTIONS: u32 = 512;
 /// How long accepting rests after a failure, which mostly is a want of file descriptors.
@@ -247,12 +253,24 @@ async fn http(
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_DEADLINE);
     let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
+    let asked = Arc::new(Notify::new());
+    let asking = asked.clone();
+    let router = router.layer(middleware::map_request(move |request: Request| {
+        asking.notify_waiters();
+        std::future::ready(request)
+    }));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
     let ended = tokio::select! {
         ended = connection.as_mut() => Ok(ended),
         () = end => {
-            connection.as_mut().graceful_shutdown();
-            tokio::time::timeout(GRACE, connection).await
+            let last_request = tokio::time::timeout(LAST_REQUEST, asked.notified());
+            tokio::select! {
+                ended = connection.as_mut() => Ok(ended),
+                _ = last_request => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::time::timeout(GRACE, connection).await
+                }
+            }
         }
     };
     match ended {

@@ -63,6 +63,21 @@ async fn is_a_request_that_is_under_way_answered_before_the_end() {
 }
 
 #[tokio::test]
+async fn does_a_request_on_a_connection_that_is_about_to_end_still_succeed() {
+    let server = cluster();
+    let mut replica = Replica::start(&server).await;
+    let body = review("chain", geth_pod(json!({"geth-peering": "enabled"}))).to_string();
+    let api_server = replica.api_server(&server).await;
+    assert_eq!(api_server.post("/mutate/pods", body.clone()).await.0, StatusCode::OK);
+    let https = replica.https;
+    replica.terminate();
+    until("no new connections", async || TcpStream::connect(https).await.is_err()).await;
+    // An API server that is told to go only now has nothing to lose.
+    assert_eq!(api_server.post("/mutate/pods", body).await.0, StatusCode::OK);
+    replica.ended().await.unwrap();
+}
+
+#[tokio::test]
 async fn does_a_client_that_only_connects_keep_nobody_from_being_served() {
     let server = cluster();
     let mut replica = Replica::start(&server).await;
