@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod differences;
 pub mod faults;
 pub mod geth;
+pub mod hostile;
 pub mod install;
 pub mod ipc;
 pub mod manifest;

@@ -3,7 +3,10 @@
 use crate::cluster::Namespace;
 use crate::pods;
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Client;
+use kube::api::{Api, ListParams};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::process::Stdio;
 use tokio::process::{Child, Command};
 
@@ -100,6 +103,21 @@ pub async fn relay(namespace: &Namespace, pod: &str, container: &str, path: &str
 pub async fn beside(namespace: &Namespace, pod: &str, container: &str, line: &str) -> Result<String> {
     let (node, mut command) = command(namespace, pod, container, line).await?;
     text_of(&node, &mut command).await.with_context(|| format!("for {pod}/{container}"))
+}
+
+/// The address that nodes reach this process at.
+///
+/// # Errors
+/// When the API server knows no node's address.
+pub async fn own_address(client: &Client) -> Result<IpAddr> {
+    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;
+    let addresses =
+        nodes.items.iter().flat_map(|node| node.status.iter().flat_map(|status| status.addresses.iter().flatten()));
+    let node = addresses.into_iter().find(|address| address.type_ == "InternalIP").context("no node has an address")?;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // This sends nothing, but chooses the way.
+    socket.connect((&*node.address, 9))?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// Runs a script of the shell on a node.

@@ -55,6 +55,21 @@ async fn does_a_namespace_that_enforces_restricted_pod_security_take_the_sidecar
 }
 
 #[tokio::test]
+async fn does_a_namespace_with_quota_and_limits_take_the_sidecar() -> Result<()> {
+    in_namespace(async |namespace| {
+        create_genesis(namespace).await?;
+        manifest::create(namespace, include_str!("pods/quota.yaml")).await?;
+        let network = Network::of(2)
+            .labelled()
+            .with_annotation("geth-peering/patch", r#"[{"op":"add","path":"/resources/limits/cpu","value":"100m"}]"#);
+        network.create(namespace).await?;
+        mesh::full_and_registered(namespace, &network.selector(), 2).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn are_geths_behind_ports_of_their_nodes_dialed_there() -> Result<()> {
     const PORT: u16 = 31303;
     in_namespace(async |namespace| {

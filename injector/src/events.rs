@@ -8,16 +8,18 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use kube::Client;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, ListParams, PostParams};
+use kube::{Client, ResourceExt};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::api::{CALL_DEADLINE, managed_by_us, within};
+use crate::decision::Decision;
 
 /// How many Events may wait to be written.
 const QUEUE: usize = 64;
@@ -34,6 +36,8 @@ const WINDOW: Duration = Duration::from_secs(10);
 const NOTE_LIMIT: usize = 1024;
 /// The longest name of an object (RFC 1123 subdomain), and longer than kinds, versions and uids are.
 const FIELD_LIMIT: usize = 253;
+/// What the names of the chart's webhooks end with.
+const WEBHOOK_SUFFIX: &str = ".injector.geth-peering";
 /// Who reports.
 const CONTROLLER: &str = "geth-peering-injector";
 
@@ -73,6 +77,32 @@ impl Notice {
 fn cut(note: &str) -> &str {
     let end = (0..=NOTE_LIMIT.min(note.len())).rev().find(|end| note.is_char_boundary(*end));
     &note[..end.unwrap_or_default()]
+}
+
+/// What the configurations say of who else changes pods.
+fn suspects(configurations: &[MutatingWebhookConfiguration]) -> String {
+    let any = |list: &Option<Vec<String>>, item: &str| list.iter().flatten().any(|entry| entry == item || entry == "*");
+    let names: Vec<String> = configurations
+        .iter()
+        .filter(|configuration| !is_ours(configuration))
+        .filter(|configuration| {
+            let mut rules = configuration.webhooks.iter().flatten().flat_map(|webhook| webhook.rules.iter().flatten());
+            rules.any(|rule| {
+                any(&rule.resources, "pods") && any(&rule.operations, "CREATE") && any(&rule.api_groups, "")
+            })
+        })
+        .map(ResourceExt::name_any)
+        .collect();
+    match names.as_slice() {
+        [] => "no other webhook configuration is about pods, so it may be a MutatingAdmissionPolicy".to_owned(),
+        [name] => format!("the only other webhook configuration that is about pods is {name}"),
+        names => format!("the other webhook configurations that are about pods are {}", names.join(", ")),
+    }
+}
+
+/// Whether the webhooks of a configuration are the chart's.
+pub(crate) fn is_ours(configuration: &MutatingWebhookConfiguration) -> bool {
+    configuration.webhooks.iter().flatten().any(|webhook| webhook.name.ends_with(WEBHOOK_SUFFIX))
 }
 
 /// Decides which Events are worth writing.
@@ -130,12 +160,32 @@ impl Reporter {
                 continue;
             }
             let namespace = notice.owner.namespace.clone().unwrap_or_default();
+            let notice = self.with_suspects(notice).await;
             let event = self.event(notice, Timestamp::now());
             let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
             let params = PostParams::default();
             let call = events.create(&params, &event);
             if let Err(error) = within(CALL_DEADLINE, format!("write an Event in {namespace}"), call).await {
                 tracing::warn!("{error}");
+            }
+        }
+    }
+
+    /// Names, where another webhook spoils injections, those that could be it. Who changed a pod is not in what an API server
+    /// asks a webhook; only its audit log tells (`patch.webhook.admission.k8s.io/…`).
+    async fn with_suspects(&self, notice: Notice) -> Notice {
+        if notice.word != Decision::Repaired.word() {
+            return notice;
+        }
+        let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
+        let params = ListParams::default();
+        match within(CALL_DEADLINE, "list webhook configurations", api.list(&params)).await {
+            Ok(list) => {
+                Notice { note: cut(&format!("{}; {}", notice.note, suspects(&list.items))).to_owned(), ..notice }
+            }
+            Err(error) => {
+                tracing::warn!("{error}");
+                notice
             }
         }
     }
@@ -174,6 +224,28 @@ mod tests {
             {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "geth", "uid": uid.to_string(), "controller": true},
         ]}});
         Notice::for_owner_of(&pod, "chain", "no-geth-container", note).unwrap()
+    }
+
+    #[test]
+    fn are_the_webhooks_named_that_could_have_spoilt_a_pod() {
+        let configuration = |name: &str, webhook: &str, resource: &str, operation: &str| {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"name": name},
+                "webhooks": [{"name": webhook, "clientConfig": {}, "sideEffects": "None", "admissionReviewVersions": ["v1"],
+                    "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": [resource], "operations": [operation]}]}],
+            }))
+            .unwrap()
+        };
+        let ours = configuration("geth-peering", "labelled-pods.injector.geth-peering", "pods", "CREATE");
+        let others = [
+            configuration("a", "a.example.org", "pods", "*"),
+            configuration("b", "b.example.org", "services", "CREATE"),
+            configuration("c", "c.example.org", "pods", "UPDATE"),
+            configuration("d", "d.example.org", "*", "CREATE"),
+        ];
+        assert!(suspects(std::slice::from_ref(&ours)).starts_with("no other webhook configuration"));
+        assert!(suspects(&[ours, others[0].clone()]).ends_with("about pods is a"));
+        assert!(suspects(&others).ends_with("are a, d"));
     }
 
     #[test]

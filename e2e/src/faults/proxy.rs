@@ -5,6 +5,7 @@
 //! it at the address that this machine has towards them.
 
 use crate::cluster::Namespace;
+use crate::node::own_address;
 use crate::wait;
 use anyhow::{Context, Result};
 use http::{Request, Response, StatusCode, header};
@@ -13,15 +14,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::{Client, Config};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
 use std::future::poll_fn;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -117,18 +117,6 @@ impl Proxy {
     pub(super) fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::Relaxed)
     }
-}
-
-/// The address that nodes reach this process at.
-async fn own_address(client: &Client) -> Result<IpAddr> {
-    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;
-    let addresses =
-        nodes.items.iter().flat_map(|node| node.status.iter().flat_map(|status| status.addresses.iter().flatten()));
-    let node = addresses.into_iter().find(|address| address.type_ == "InternalIP").context("no node has an address")?;
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    // This sends nothing, but chooses the way.
-    socket.connect((&*node.address, 9))?;
-    Ok(socket.local_addr()?.ip())
 }
 
 /// The API server as seen by somebody who shows no certificate: who asks is told by each request's own token.

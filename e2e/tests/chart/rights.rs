@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::helm::{at, render, strings};
 
 /// Each right of a role as one line: `verb group/resource name`.
-fn rights(role: &Value) -> BTreeSet<String> {
+pub(super) fn rights(role: &Value) -> BTreeSet<String> {
     let mut rights = BTreeSet::new();
     for rule in role["rules"].as_array().expect("rules") {
         let names = strings(&rule["resourceNames"]);
@@ -54,6 +54,7 @@ fn may_the_injector_do_what_it_needs_and_nothing_else() {
                 ("get list watch patch delete", &role_bindings, "geth-peering"),
                 ("bind", &cluster_roles, &sidecar),
                 ("get list watch patch", "admissionregistration.k8s.io/mutatingwebhookconfigurations", fullname),
+                ("list", "admissionregistration.k8s.io/mutatingwebhookconfigurations", "*"),
                 ("create", "events.k8s.io/events", "*"),
             ])
         );

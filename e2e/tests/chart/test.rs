@@ -15,7 +15,7 @@ fn does_helm_test_check_injection_in_a_namespace_that_the_webhooks_see() {
     assert_eq!(pod["metadata"]["namespace"], "geth-peering");
     assert_eq!(pod["spec"]["restartPolicy"], "Never", "or it could not fail");
     let check = &pod["spec"]["containers"][0];
-    assert_eq!(check["args"], json!(["check", "--namespace=geth-peering", "--pod-namespace=chain"]));
+    assert_eq!(check["args"], json!(["check", "--namespace=chain"]));
     assert_eq!(check["image"], render(&json!({})).container()["image"], "no other image is known to be there");
 }
 

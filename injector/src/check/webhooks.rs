@@ -14,10 +14,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Finding;
+use crate::events::is_ours;
 use crate::tls::server_name;
 
-/// What the names of all our webhooks end with.
-const SUFFIX: &str = ".injector.geth-peering";
 /// How many webhooks the chart has.
 const WEBHOOKS: usize = 3;
 /// An authority that ends sooner is worth a word; the injector renews its own 120 days before.
@@ -40,8 +39,7 @@ pub(super) struct Installation {
 /// A finding that says what is there instead.
 pub(super) fn find(list: Vec<MutatingWebhookConfiguration>, name: Option<&str>) -> Result<Installation, Finding> {
     let ours = |configuration: &MutatingWebhookConfiguration| {
-        let mut names = configuration.webhooks.iter().flatten().map(|webhook| webhook.name.as_str());
-        name.map_or_else(|| names.any(|name| name.ends_with(SUFFIX)), |name| configuration.name_any() == name)
+        name.map_or_else(|| is_ours(configuration), |name| configuration.name_any() == name)
     };
     let mut found: Vec<_> = list.into_iter().filter(ours).collect();
     let Some(configuration) = found.pop() else {
@@ -178,7 +176,7 @@ mod tests {
         let webhooks: Vec<Value> = (0..webhooks)
             .map(|number| {
                 json!({
-                    "name": format!("n{number}{SUFFIX}"),
+                    "name": format!("n{number}.injector.geth-peering"),
                     "clientConfig": {"caBundle": bundle, "service": {"namespace": "gp", "name": "gp-injector"}},
                     "sideEffects": "None", "admissionReviewVersions": ["v1"],
                 })

@@ -314,6 +314,15 @@ fn apply(pod: &Value, plan: &Plan<'_>, context: &Context<'_>) -> Result<Outcome,
         warnings.extend(advice(pod, plan, settings));
     }
     let mut outcome = Outcome::changed(decision, patch, warnings);
+    if decision == Decision::Repaired {
+        let missing = outcome.patch.0.iter().map(|operation| operation.path().to_string());
+        let message = format!(
+            "a webhook that is asked after this one took something out of this pod again, which is back now: {}",
+            text::listed(&missing.collect::<Vec<_>>(), ", ")
+        );
+        outcome.warnings.insert(0, message.clone());
+        outcome.message = Some(message);
+    }
     outcome.audit.insert("container".to_owned(), text::shown(plan.geth.name()));
     outcome.audit.insert("ipc-path".to_owned(), plan.socket.path.clone());
     Ok(outcome)
