@@ -53,6 +53,9 @@ pub struct Args {
     /// Name of a namespace in which nothing is made, whatever its labels; repeated or separated by commas
     #[arg(long, env = "INJECTOR_EXCLUDED_NAMESPACE", value_delimiter = ',')]
     excluded_namespace: Vec<Written<DnsLabel>>,
+    /// Whether to look now and then for pods that lack their sidecar
+    #[arg(long, env = "INJECTOR_AUDIT", default_value = "true")]
+    audit: Written<bool>,
     /// Port of the webhooks
     #[arg(long, env = "INJECTOR_HTTPS_PORT", default_value = "8443")]
     https_port: Written<u16>,
@@ -80,6 +83,8 @@ pub struct Config {
     pub excluded_namespaces: BTreeSet<String>,
     /// What is injected.
     pub inject: inject::Settings,
+    /// Whether pods that lack their sidecar are looked for.
+    pub audit: bool,
     /// Port of the webhooks; 0 takes any.
     pub https_port: u16,
     /// Port of probes and metrics; 0 takes any.
@@ -118,6 +123,7 @@ impl Args {
             sidecar_cluster_role,
             sidecars,
             excluded_namespace,
+            audit,
             https_port,
             http_port,
             log_level,
@@ -136,6 +142,7 @@ impl Args {
         let inject = sidecars.settings(&mut mistakes);
         let excluded: Option<Vec<_>> =
             excluded_namespace.into_iter().map(|name| mistakes.value("excluded-namespace", name)).collect();
+        let audit = mistakes.value("audit", audit);
         let https_port = mistakes.value("https-port", https_port);
         let http_port = mistakes.value("http-port", http_port);
         let log_level = mistakes.value("log-level", log_level);
@@ -164,6 +171,7 @@ impl Args {
                 sidecar_cluster_role: sidecar_cluster_role?.0,
                 excluded_namespaces: excluded?.into_iter().map(|name| name.0).collect(),
                 inject: inject?,
+                audit: audit?,
                 https_port: https_port?,
                 http_port: http_port?,
                 log_level: log_level?,
@@ -295,6 +303,7 @@ mod tests {
             ("excluded-namespace", "no.namespace"),
             ("native-sidecars", "maybe"),
             ("disable-service-links", "2"),
+            ("audit", "perhaps"),
             ("https-port", "99999"),
             ("http-port", "-"),
             ("log-level", ""),

@@ -79,6 +79,34 @@ fn cut(note: &str) -> &str {
     &note[..end.unwrap_or_default()]
 }
 
+/// An Event on `owner`, with the word as its reason, by the injector that is called `instance`.
+pub(crate) fn event(
+    name: &str,
+    owner: ObjectReference,
+    word: &str,
+    note: String,
+    instance: &str,
+    now: Timestamp,
+) -> Event {
+    Event {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: owner.namespace.clone(),
+            labels: Some(managed_by_us()),
+            ..ObjectMeta::default()
+        },
+        action: Some("Inject".to_owned()),
+        reason: Some(word.to_owned()),
+        note: Some(note),
+        type_: Some("Warning".to_owned()),
+        event_time: Some(MicroTime(now)),
+        regarding: Some(owner),
+        reporting_controller: Some(CONTROLLER.to_owned()),
+        reporting_instance: Some(instance.to_owned()),
+        ..Event::default()
+    }
+}
+
 /// What the configurations say of who else changes pods.
 fn suspects(configurations: &[MutatingWebhookConfiguration]) -> String {
     let any = |list: &Option<Vec<String>>, item: &str| list.iter().flatten().any(|entry| entry == item || entry == "*");
@@ -161,7 +189,11 @@ impl Reporter {
             }
             let namespace = notice.owner.namespace.clone().unwrap_or_default();
             let notice = self.with_suspects(notice).await;
-            let event = self.event(notice, Timestamp::now());
+            let Notice { owner, word, note } = notice;
+            let now = Timestamp::now();
+            // As client-go names Events: unique per object and moment.
+            let name = format!("{}.{:x}", owner.name.as_deref().unwrap_or_default(), now.as_nanosecond());
+            let event = event(&name, owner, word, note, &self.instance, now);
             let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
             let params = PostParams::default();
             let call = events.create(&params, &event);
@@ -187,28 +219,6 @@ impl Reporter {
                 tracing::warn!("{error}");
                 notice
             }
-        }
-    }
-
-    fn event(&self, notice: Notice, now: Timestamp) -> Event {
-        let Notice { owner, word, note } = notice;
-        Event {
-            metadata: ObjectMeta {
-                // As client-go names Events: unique per object and moment.
-                name: Some(format!("{}.{:x}", owner.name.as_deref().unwrap_or_default(), now.as_nanosecond())),
-                namespace: owner.namespace.clone(),
-                labels: Some(managed_by_us()),
-                ..ObjectMeta::default()
-            },
-            action: Some("Inject".to_owned()),
-            reason: Some(word.to_owned()),
-            note: Some(note),
-            type_: Some("Warning".to_owned()),
-            event_time: Some(MicroTime(now)),
-            regarding: Some(owner),
-            reporting_controller: Some(CONTROLLER.to_owned()),
-            reporting_instance: Some(self.instance.clone()),
-            ..Event::default()
         }
     }
 }

@@ -12,6 +12,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::audit::Flaw;
+
 /// Upper bounds, seconds: from well below what an injection takes to the 5 s after which the API server gives up.
 const DURATION_BUCKETS: [f64; 11] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 1.0, 2.5, 5.0];
 
@@ -31,12 +33,18 @@ struct ResultLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FlawLabels {
+    flaw: &'static str,
+}
+
 /// All metrics, and the registry that prints them.
 pub struct Metrics {
     registry: Registry,
     decisions: Family<DecisionLabels, Counter>,
     durations: Family<WebhookLabels, Histogram>,
     preparations: Family<ResultLabels, Counter>,
+    flawed: Family<FlawLabels, Gauge>,
     authority_expiry: Gauge,
     certificate_expiry: Gauge,
 }
@@ -60,6 +68,12 @@ impl Default for Metrics {
             "Namespaces whose ServiceAccount and RoleBinding had to be written, by result",
             preparations.clone(),
         );
+        let flawed = Family::default();
+        registry.register(
+            "flawed_pods",
+            "Pods that asked for the sidecar and have none, or one of another version, at the last look",
+            flawed.clone(),
+        );
         let (authority_expiry, certificate_expiry) = (Gauge::default(), Gauge::default());
         for (name, help, gauge) in [
             ("ca_expiry_timestamp", "When the certificate authority ends, in Unix time", &authority_expiry),
@@ -69,7 +83,7 @@ impl Default for Metrics {
         }
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of this program", build);
-        Self { registry, decisions, durations, preparations, authority_expiry, certificate_expiry }
+        Self { registry, decisions, durations, preparations, flawed, authority_expiry, certificate_expiry }
     }
 }
 
@@ -89,6 +103,12 @@ impl Metrics {
     pub fn prepared(&self, success: bool) {
         let result = if success { "prepared" } else { "failed" };
         self.preparations.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// So many pods have this flaw.
+    pub fn found(&self, flaw: Flaw, pods: u64) {
+        let pods = i64::try_from(pods).unwrap_or(i64::MAX);
+        self.flawed.get_or_create(&FlawLabels { flaw: flaw.word() }).set(pods);
     }
 
     /// When the certificate authority in use ends.
@@ -122,6 +142,7 @@ mod tests {
         metrics.decided("pods", "injected", Duration::from_micros(200));
         metrics.decided("pods", "injected", Duration::from_millis(3));
         metrics.prepared(true);
+        metrics.found(Flaw::Uninjected, 3);
         metrics.authority_expires(Timestamp::from_second(1_800_000_000).unwrap());
         metrics.certificate_expires(Timestamp::from_second(1_700_000_000).unwrap());
         let text = metrics.text().unwrap();
@@ -130,6 +151,7 @@ mod tests {
             r#"geth_peering_injector_admission_duration_seconds_count{webhook="pods"} 2"#,
             r#"geth_peering_injector_admission_duration_seconds_bucket{le="0.00025",webhook="pods"} 1"#,
             r#"geth_peering_injector_namespace_preparations_total{result="prepared"} 1"#,
+            r#"geth_peering_injector_flawed_pods{flaw="uninjected"} 3"#,
             "geth_peering_injector_ca_expiry_timestamp_seconds 1800000000",
             "geth_peering_injector_certificate_expiry_timestamp_seconds 1700000000",
             concat!(r#"geth_peering_injector_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),

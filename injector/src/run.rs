@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
 use crate::config::Config;
 use crate::events;
 use crate::handler::Webhook;
@@ -68,6 +69,7 @@ impl Injector {
             sidecar_cluster_role,
             excluded_namespaces,
             inject,
+            audit,
             https_port,
             http_port,
             log_level: _,
@@ -96,8 +98,8 @@ impl Injector {
         };
         let preparer =
             Arc::new(Preparer::new(client.clone(), &sidecar_cluster_role, excluded_namespaces, metrics.clone()));
-        let (notices, reporter) = events::channel(client, &pod_name);
-        let background: Vec<(&'static str, Task)> = vec![
+        let (notices, reporter) = events::channel(client.clone(), &pod_name);
+        let mut background: Vec<(&'static str, Task)> = vec![
             ("the keeper of certificates", certificates),
             ("the preparer of namespaces", Box::pin(preparer.clone().run(synced))),
             (
@@ -108,6 +110,10 @@ impl Injector {
                 }),
             ),
         ];
+        if audit {
+            let audit = Audit::new(client, preparer.clone(), metrics.clone(), &pod_name);
+            background.push(("the audit of pods", Box::pin(async { audit.run().await })));
+        }
         Ok(Self {
             https: https.address()?,
             http: http.address()?,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use injector::audit::Flaw;
 use injector::decision::Decision;
 use injector::handler::INTERNAL_ERROR;
 use injector::inject::{Account, Context, ENABLED, KEY, OptIn, inject};
@@ -137,6 +138,7 @@ fn does_it_explain_every_decision_and_say_which_refuse() {
     let mut words: BTreeSet<&str> = Decision::ALL.iter().map(|decision| decision.word()).collect();
     // What the handler adds: its own failure, and the Event about a namespace.
     words.extend([INTERNAL_ERROR, "not-prepared"]);
+    words.extend(Flaw::ALL.map(Flaw::word));
     assert_eq!(names(&table), words);
     for decision in Decision::ALL {
         let fate = &table[decision.word()][1];

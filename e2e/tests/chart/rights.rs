@@ -55,6 +55,7 @@ fn may_the_injector_do_what_it_needs_and_nothing_else() {
                 ("bind", &cluster_roles, &sidecar),
                 ("get list watch patch", "admissionregistration.k8s.io/mutatingwebhookconfigurations", fullname),
                 ("list", "admissionregistration.k8s.io/mutatingwebhookconfigurations", "*"),
+                ("list", "/pods", "*"),
                 ("create", "events.k8s.io/events", "*"),
             ])
         );

@@ -219,6 +219,7 @@ fn does_every_value_change_what_is_rendered() {
     let digest = format!("sha256:{}", "a".repeat(64));
     let others = BTreeMap::from([
         ("affinity", json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}})),
+        ("audit.enabled", json!(false)),
         ("commonAnnotations", json!({"a/b": "c"})),
         ("commonLabels", json!({"team": "chain"})),
         ("dashboards.annotations", json!({"grafana_folder": "Ethereum"})),

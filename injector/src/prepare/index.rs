@@ -214,6 +214,11 @@ impl Index {
         self.owed.remove(namespace);
     }
 
+    /// The labelled namespaces that are not excluded.
+    pub fn labelled(&self) -> Vec<String> {
+        self.namespaces.current.keys().filter(|namespace| !self.is_excluded(namespace)).cloned().collect()
+    }
+
     /// An account that is to have a sidecar's rights in `namespace` and has not: ours, where the namespace is labelled,
     /// or one that is owed them.
     pub fn lacking(&self, namespace: &str) -> Option<Holder> {

@@ -161,6 +161,11 @@ impl Preparer {
         tokio::time::timeout(REQUEST_DEADLINE, try_join_all(unready)).await.map_err(|_late| NotReady::Late)?.map(drop)
     }
 
+    /// The namespaces whose label asks for peering, as far as they are known.
+    pub fn labelled(&self) -> Vec<String> {
+        self.index().labelled()
+    }
+
     /// Whether our account exists in `namespace`, so that a pod may be given it.
     pub fn has_account(&self, namespace: &str) -> bool {
         self.index().has_account(namespace)

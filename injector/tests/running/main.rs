@@ -7,6 +7,7 @@
 )]
 
 mod admission;
+mod audit;
 mod certificates;
 mod namespaces;
 mod stopping;

@@ -68,6 +68,13 @@ impl Order {
         own_is_younger == (self.distance(own, peer) <= reach)
     }
 
+    /// Whether `own` may only seem to be the one to dial `peer`: nodes that came between the two and are not seen yet may
+    /// put it out of reach. With half of the reach left there is room for as many as come at once.
+    pub fn is_early(&self, own: &Entry, peer: &Entry) -> bool {
+        let reach = slots(own).saturating_sub(self.external);
+        arrival(own) > arrival(peer) && 2 * self.distance(own, peer) > reach
+    }
+
     /// How likely it is that the link to `peer`, which `peer` is to dial, becomes one that `own` is to dial: the less, the
     /// greater. As nodes go, an older one comes nearer and may get into reach, a younger one never gets out of it.
     pub fn remoteness(&self, own: &Entry, peer: &Entry) -> usize {

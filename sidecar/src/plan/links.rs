@@ -29,6 +29,9 @@ pub(super) struct Links {
     fresh: bool,
     /// Whether the others have seen an earlier run of this Geth and not all found this one yet.
     restarted: bool,
+    /// The order of the nodes, and since when it is this one.
+    order: Order,
+    order_since: Duration,
     /// When a slot may be freed again.
     free_at: Duration,
 }
@@ -82,10 +85,15 @@ impl Links {
         plan.concerns.extend(concern::of_mesh(own, &wanted, listed, &links));
         let registered = wanted.iter().filter(|node| listed.origin(&node.entry.enode.key).is_none());
         let order = Order::of(registered.map(|node| node.entry.as_ref()).chain([own]), listed.externals());
+        if order != self.order {
+            self.order.clone_from(&order);
+            self.order_since = now.elapsed;
+        }
         // Geth fills its slots in the order in which it is told: first what nobody else dials.
         wanted.sort_by_key(|node| !is_share(own, &node.entry, listed, &order));
         if let Some(peers) = situation.peers {
-            let scene = Scene { own, wanted: &wanted, listed, peers, order: &order, now };
+            let scene =
+                Scene { own, wanted: &wanted, listed, peers, order: &order, order_since: self.order_since, now };
             self.plan_wanted(&scene, rng, plan);
             self.plan_unwanted(&scene, plan);
             links.extend(wanted.iter().map(|node| self.describe(&scene, node)));

@@ -18,6 +18,11 @@ use crate::registry::entry::Entry;
 
 /// How long a dial may take before Geth gives it up: `defaultDialTimeout` (p2p/server.go, v1.17.5).
 const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the order of nodes has to hold still before those are dialed that newcomers may
+/// put out of reach: dialed too early, they use the slots that others need.
+const SETTLE: Duration = Duration::from_millis(100);
+/// The longest that a link waits for the order to hold still.
+const SETTLE_AT_MOST: Duration = Duration::from_millis(500);
 /// How long a link may be missing for want of dial slots before one is freed: longer
 /// than a dial takes that has one.
 const FREE_SLOT: Duration = Duration::from_millis(500);
@@ -195,6 +200,12 @@ impl Memory {
         if (self.was_up || hung_up) && now < down.since + HANGING_UP {
             return Dial::At(down.since + HANGING_UP);
         }
+        if scene.origin(entry).is_none() && scene.order.is_early(scene.own, entry) {
+            let settled = (scene.order_since + SETTLE).min(down.since + SETTLE_AT_MOST);
+            if now < settled {
+                return Dial::At(settled);
+            }
+        }
         if scene.begins(entry) && (share || !scene.is_full()) {
             Dial::Now
         } else if now < down.step_in_at {
@@ -277,6 +288,8 @@ pub(super) struct Scene<'a> {
     pub(super) listed: &'a Listed,
     pub(super) peers: &'a [Peer],
     pub(super) order: &'a Order,
+    /// Since when the order is as it is.
+    pub(super) order_since: Duration,
     pub(super) now: Now,
 }
 

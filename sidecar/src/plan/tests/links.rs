@@ -20,6 +20,38 @@ fn does_a_pair_of_one_age_have_one_dialer() {
 }
 
 #[test]
+fn does_a_node_among_many_dial_those_near_at_once_and_the_far_when_the_order_holds_still() {
+    let mut bench = Bench::new();
+    bench.own = Own::Ready(entry(1, 2000));
+    bench.data.insert("geth-1".into(), entry(1, 2000).to_value());
+    for node in 2..=13 {
+        bench.register(node, 1000);
+    }
+    let dialed = |bench: &mut Bench| calls(&bench.act()).iter().filter(|call| matches!(call, Call::Add(_))).count();
+    assert_eq!(dialed(&mut bench), 8, "half of its 16 slots");
+    bench.register(14, 1000).pass(Duration::from_millis(80));
+    assert_eq!(dialed(&mut bench), 1, "the newcomer is near");
+    assert_eq!(dialed(bench.pass(Duration::from_millis(80))), 0);
+    assert_eq!(dialed(bench.pass(Duration::from_millis(80))), 4, "nobody has come for 100 ms");
+}
+
+#[test]
+fn does_an_order_that_never_holds_still_keep_nobody_waiting_for_long() {
+    let mut bench = Bench::new();
+    bench.own = Own::Ready(entry(1, 2000));
+    bench.data.insert("geth-1".into(), entry(1, 2000).to_value());
+    for node in 2..=13 {
+        bench.register(node, 1000);
+    }
+    let mut told = Vec::new();
+    for step in 0..8 {
+        bench.register(14, 1000 + step).pass(Duration::from_millis(80));
+        told.extend(calls(&bench.act()));
+    }
+    assert!(told.contains(&Call::Add(at(2))), "{told:?}");
+}
+
+#[test]
 fn does_the_other_side_step_in_after_three_to_four_seconds() {
     let mut bench = Bench::new();
     bench.register(2, 1100).act();

@@ -117,9 +117,12 @@ impl Bench {
         plan.actions
     }
 
-    /// The calls planned.
+    /// The calls planned, once the order has settled.
     fn calls(&mut self) -> Vec<Call> {
-        calls(&self.act())
+        let mut actions = self.act();
+        self.pass(SECOND);
+        actions.extend(self.act());
+        calls(&actions)
     }
 
     fn state_of(&mut self, node: u8) -> (LinkState, String) {

@@ -12,7 +12,7 @@ fn without_slots() -> Bench {
         bench.register(node, 1000);
     }
     bench.peers = [2, 3, 4].map(|node| peer(node, Eth::Up, true)).into();
-    bench.act();
+    bench.calls();
     assert_eq!(calls(&bench.pass(SECOND * 20).act()), [Call::Add(at(5))], "it steps in for 5");
     bench.peers.extend([peer(7, Eth::Up, false), peer(5, Eth::Up, false)]);
     bench
