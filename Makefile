@@ -7,7 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test unit e2e faults lint explore fuzz bench-mesh cluster images install clean kubeconfig toolpath
+.PHONY: help demo test unit e2e faults lint explore fuzz bench-mesh bench-injector cluster images install clean kubeconfig toolpath
 
 cluster := $(or $(GETH_PEERING_CLUSTER),geth-peering)
 tools := e2e/cluster/tools
@@ -24,7 +24,7 @@ endif
 cargo_test := cargo test --workspace --no-fail-fast
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## five Geths of an ordinary StatefulSet become a full mesh, from nothing
 	@MAKE="$(MAKE)" e2e/demo
@@ -63,6 +63,11 @@ SIZES := 5 10 20 33
 bench-mesh: install ## a table of how fast networks become full meshes; RUNS=5 SIZES="5 10 20 33" takes over an hour
 	@PATH="$$($(tools)):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && \
 	cargo build --workspace --bin mesh_bench && "$${CARGO_TARGET_DIR:-target}/debug/mesh_bench" $(RUNS) $(SIZES)
+
+ROUNDS := 5
+SECONDS_EACH := 5
+bench-injector: ## the injector beside the same in Go on one core: docs/injector-bench.md (ten minutes; ANCHORS=1: and beside the fastest other one known)
+	@e2e/bench/run $(ROUNDS) $(SECONDS_EACH)
 
 cluster: ## a kind cluster with Geth's image on its nodes; made, started again, or left as it is
 	@e2e/cluster/cluster-up $(cluster) 3 >/dev/null && e2e/cluster/load-geth $(cluster)

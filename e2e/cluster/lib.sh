@@ -127,3 +127,13 @@ build() {
   package=$(go list -C "$1" tool | grep -E "(^|/)$2(/v[0-9]+)?\$") &&
     CGO_ENABLED=0 go build -C "$1" -trimpath -ldflags "$3" -o "$4" "$package"
 }
+
+# static_programs: build the sidecar and the injector as they are in the images, and print the folder they are in.
+# Naming the target keeps the flag from build scripts and procedural macros, which cannot be static.
+static_programs() {
+  local triple
+  triple=$(rustc --print host-tuple)
+  RUSTFLAGS="-C target-feature=+crt-static" \
+    cargo build --release --target "$triple" --bin sidecar --bin injector >&2
+  echo "${CARGO_TARGET_DIR:-target}/$triple/release"
+}

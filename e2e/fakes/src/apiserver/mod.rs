@@ -44,6 +44,7 @@ use kube::Resource;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use store::{Key, Store};
@@ -136,6 +137,15 @@ impl ApiServer {
     #[must_use]
     pub fn client(&self, namespace: &str) -> kube::Client {
         kube::Client::new(http::router(self.clone()), namespace)
+    }
+
+    /// Answers on a port for as long as it is polled, without TLS and without asking who is there: for programs that
+    /// are told of their API server by a kubeconfig.
+    ///
+    /// # Errors
+    /// When the port can no longer be listened to.
+    pub async fn serve(&self, listener: TcpListener) -> std::io::Result<()> {
+        axum::serve(listener, http::router(self.clone())).await
     }
 
     /// Lets the next `times` calls of this kind fail so. Faults set earlier come first.
