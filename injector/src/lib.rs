@@ -14,6 +14,7 @@ pub mod handler;
 pub mod inject;
 pub mod manifest;
 pub mod metrics;
+mod object;
 pub mod prepare;
 pub mod readiness;
 pub mod review;

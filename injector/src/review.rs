@@ -4,13 +4,16 @@
 //! are neither lost nor judged. The answer is written by hand as well: its patch has to be base64 of the JSON Patch
 //! (`k8s.io/api/admission/v1`, `AdmissionResponse.patch` is `[]byte`).
 
+use std::fmt::Display;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::inject::{Outcome, text};
+use crate::object::without_managed_fields;
 
 /// The only version there is since Kubernetes 1.22.
 const API_VERSION: &str = "admission.k8s.io/v1";
@@ -55,9 +58,9 @@ pub struct Review {
     pub operation: Operation,
     /// True if nothing may be written anywhere on behalf of this request.
     pub dry_run: bool,
-    /// The object as it shall become; null on deletion.
+    /// The object as it shall become, without its `managedFields`; null on deletion.
     pub object: Value,
-    /// The object as it is; null on creation.
+    /// The object as it is, without its `managedFields`; null on creation.
     pub old_object: Value,
 }
 
@@ -107,9 +110,9 @@ struct Request {
     #[serde(default)]
     namespace: String,
     operation: Operation,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "without_managed_fields")]
     object: Value,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "without_managed_fields")]
     old_object: Value,
     #[serde(default)]
     dry_run: Option<bool>,
@@ -172,7 +175,7 @@ impl Response {
                 json!({ "status": "Failure", "code": DENIED, "reason": "Forbidden", "message": message });
         } else if !outcome.patch.is_empty() {
             response["patchType"] = json!("JSONPatch");
-            response["patch"] = json!(BASE64.encode(outcome.patch.to_string()));
+            response["patch"] = json!(BASE64.encode(written(&outcome.patch)));
         }
         if !outcome.audit.is_empty() {
             response["auditAnnotations"] = json!(outcome.audit);
@@ -195,8 +198,15 @@ impl Response {
     /// The body of the HTTP answer, whose status is 200 whatever was decided.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
-        self.0.to_string().into_bytes()
+        written(&self.0)
     }
+}
+
+/// As JSON. `Display` would do as well, but passes each bit through a formatter, which for a patch costs as much as reading
+/// the whole review.
+fn written(json: &(impl Serialize + Display)) -> Vec<u8> {
+    // What has nothing but texts for keys can always be written.
+    serde_json::to_vec(json).unwrap_or_else(|_| json.to_string().into_bytes())
 }
 
 #[cfg(test)]
