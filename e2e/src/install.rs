@@ -121,6 +121,14 @@ pub async fn values() -> Result<String> {
     helm(&["get", "values", RELEASE, "--namespace", RELEASE, "--output", "yaml"], "").await
 }
 
+/// `helm test`.
+///
+/// # Errors
+/// When it finds something wrong, with what it says.
+pub async fn test() -> Result<String> {
+    helm(&["test", RELEASE, "--namespace", RELEASE], "").await
+}
+
 /// `helm uninstall`.
 ///
 /// # Errors

@@ -32,7 +32,7 @@ pub(super) async fn examine(client: &Client, pod: &Pod) -> Finding {
         (rbac, "rolebindings", "", "create"),
         (rbac, "rolebindings", NAME, "patch"),
         (rbac, "clusterroles", &role, "bind"),
-        ("", "events", "", "create"),
+        ("events.k8s.io", "events", "", "create"),
         (admission, "mutatingwebhookconfigurations", &configuration, "patch"),
     ];
     let mut missing = Vec::new();
