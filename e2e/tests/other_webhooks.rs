@@ -9,6 +9,10 @@ use e2e::{install, mesh, pods, wait};
 use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+/// The injectors count all pods, so these tests take turns; cargo runs one file at a time.
+static INJECTORS: Mutex<()> = Mutex::const_new(());
 
 /// Takes `restartPolicy` out of all init containers, as webhooks do that write a pod anew with types from before native
 /// sidecars, and adds a container, as service meshes do.
@@ -29,6 +33,7 @@ fn breaks_native_sidecars(pod: &Value) -> Vec<Value> {
 
 #[tokio::test]
 async fn is_a_sidecar_that_another_webhook_broke_repaired_and_that_webhook_named() -> Result<()> {
+    let _turn = INJECTORS.lock().await;
     in_namespace(async |namespace| {
         with_webhook(namespace, breaks_native_sidecars, async |name| {
             // An API server learns of a new webhook a moment later.
@@ -61,6 +66,7 @@ async fn is_a_sidecar_that_another_webhook_broke_repaired_and_that_webhook_named
 
 #[tokio::test]
 async fn does_a_pod_cost_one_call() -> Result<()> {
+    let _turn = INJECTORS.lock().await;
     in_namespace(async |namespace| {
         namespace.label(json!({OPT_IN: "enabled"})).await?;
         let mut pod = geth_pod(json!({OPT_IN: "enabled"}), json!({}));
