@@ -68,6 +68,11 @@ impl Order {
         own_is_younger == (self.distance(own, peer) <= reach)
     }
 
+    /// Whether `own` came before `peer`.
+    pub fn is_older(&self, own: &Entry, peer: &Entry) -> bool {
+        arrival(own) < arrival(peer)
+    }
+
     /// Whether `own` may only seem to be the one to dial `peer`: nodes that came between the two and are not seen yet may
     /// put it out of reach. With half of the reach left there is room for as many as come at once.
     pub fn is_early(&self, own: &Entry, peer: &Entry) -> bool {

@@ -23,6 +23,10 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 const SETTLE: Duration = Duration::from_millis(100);
 /// The longest that a link waits for the order to hold still.
 const SETTLE_AT_MOST: Duration = Duration::from_millis(500);
+/// How long an older node leaves a younger one out of whose reach it seems to be to dial it all the
+/// same. Which nodes came between them the two may see some moments apart; if both dial, both wait
+/// for [`dialer::DIAL_HISTORY`]. Longer than [`SETTLE_AT_MOST`], and a handshake on a busy machine.
+const OUT_OF_REACH: Duration = Duration::from_millis(1500);
 /// How long a link may be missing for want of dial slots before one is freed: longer
 /// than a dial takes that has one.
 const FREE_SLOT: Duration = Duration::from_millis(500);
@@ -206,7 +210,12 @@ impl Memory {
                 return Dial::At(settled);
             }
         }
-        if scene.begins(entry) && (share || !scene.is_full()) {
+        let begins = scene.begins(entry);
+        let patient = begins && !hung_up && scene.origin(entry).is_none() && scene.order.is_older(scene.own, entry);
+        if patient && now < down.since + OUT_OF_REACH {
+            return Dial::At(down.since + OUT_OF_REACH);
+        }
+        if begins && (share || !scene.is_full()) {
             Dial::Now
         } else if now < down.step_in_at {
             // An old address that Geth still dials stays for now: taking it back would

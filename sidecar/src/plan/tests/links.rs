@@ -36,6 +36,19 @@ fn does_a_node_among_many_dial_those_near_at_once_and_the_far_when_the_order_hol
 }
 
 #[test]
+fn does_an_older_node_leave_a_younger_one_time_to_dial_that_may_see_fewer_between_them() {
+    let mut bench = Bench::new();
+    bench.own = Own::Ready(entry(1, 900));
+    bench.data.insert("geth-1".into(), entry(1, 900).to_value());
+    for node in 2..=18 {
+        bench.register(node, 1000);
+    }
+    let dialed = |bench: &mut Bench| calls(&bench.act()).contains(&Call::Add(at(18)));
+    assert!(!dialed(&mut bench) && !dialed(bench.pass(SECOND)), "18 may not have seen all that came before it");
+    assert!(dialed(bench.pass(SECOND)), "by now it has, and leaves it to node 1");
+}
+
+#[test]
 fn does_an_order_that_never_holds_still_keep_nobody_waiting_for_long() {
     let mut bench = Bench::new();
     bench.own = Own::Ready(entry(1, 2000));

@@ -120,7 +120,7 @@ impl Bench {
     /// The calls planned, once the order has settled.
     fn calls(&mut self) -> Vec<Call> {
         let mut actions = self.act();
-        self.pass(SECOND);
+        self.pass(SECOND * 2);
         actions.extend(self.act());
         calls(&actions)
     }

@@ -51,7 +51,7 @@ fn is_nobody_hung_up_on_where_slots_are_used_for_the_own_share_alone() {
     }
     bench.peers = [2, 3].map(|node| peer(node, Eth::Up, true)).into();
     bench.peers.extend([peer(6, Eth::Up, false), peer(7, Eth::Up, false)]);
-    bench.act();
+    bench.calls();
     for _ in 0..60 {
         assert_eq!(calls(&bench.pass(SECOND).act()), [], "hanging up on one would only lose another");
     }
