@@ -155,7 +155,8 @@ fn inject_object(
     };
     let word = outcome.decision.word();
     let wanted = outcome.denied || asked.as_deref() == Some(ENABLED);
-    if let Some(message) = outcome.message.clone().filter(|_| wanted) {
+    // What is repaired comes with a message, too.
+    if let Some(message) = outcome.message.clone().filter(|_| wanted && outcome.patch.is_empty()) {
         return Err(ManifestError::Refused { object: name, word, message });
     }
     let _ = writeln!(report, "{name}: {word}");

@@ -195,6 +195,17 @@ fn can_a_manifest_be_undone_after_it_was_edited_and_repaired() {
 }
 
 #[test]
+fn is_a_workload_that_asks_for_peering_repaired_and_not_refused() {
+    let mut set = read(&injected(NETWORK).text).swap_remove(1);
+    set["metadata"]["annotations"] = json!({"geth-peering": "enabled"});
+    set["spec"]["template"]["spec"]["initContainers"][0].as_object_mut().unwrap().remove("restartPolicy");
+    let Rewritten { text, report } = injected(&set.to_string());
+    assert!(report.starts_with("StatefulSet geth: repaired\n"), "{report}");
+    let repaired = read(&text).swap_remove(0);
+    assert_eq!(repaired["spec"]["template"]["spec"]["initContainers"][0]["restartPolicy"], "Always");
+}
+
+#[test]
 fn is_nothing_written_when_something_is_wrong() {
     let text = |change: &dyn Fn(&mut Value)| {
         let mut object = read(NETWORK).swap_remove(1);
