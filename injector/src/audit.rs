@@ -82,6 +82,22 @@ pub fn judge(pod: &ObjectMeta, version: &str) -> Option<Flaw> {
     }
 }
 
+/// Calls `see` with the metadata of each pod of a selector, which are read page by page.
+///
+/// # Errors
+/// If a page cannot be had.
+pub(crate) async fn each(pods: &Api<Pod>, selector: &str, mut see: impl FnMut(&ObjectMeta)) -> Result<(), ApiError> {
+    let mut params = ListParams::default().labels(selector).limit(PAGE);
+    loop {
+        let page = within(CALL_DEADLINE, "look at the pods", pods.list_metadata(&params)).await?;
+        page.items.iter().for_each(|pod| see(&pod.metadata));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(()),
+        }
+    }
+}
+
 /// Looks at all pods that may have a sidecar.
 pub struct Audit {
     client: Client,
@@ -143,24 +159,12 @@ impl Audit {
     async fn look(&self) -> Result<Found, ApiError> {
         let mut found = Found::default();
         let all: Api<Pod> = Api::all(self.client.clone());
-        Self::read(&all, &format!("{KEY}={ENABLED}"), &mut found).await?;
+        each(&all, &format!("{KEY}={ENABLED}"), |pod| found.add(pod)).await?;
         for namespace in self.preparer.labelled() {
             let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-            Self::read(&pods, &format!("!{KEY}"), &mut found).await?;
+            each(&pods, &format!("!{KEY}"), |pod| found.add(pod)).await?;
         }
         Ok(found)
-    }
-
-    async fn read(pods: &Api<Pod>, selector: &str, found: &mut Found) -> Result<(), ApiError> {
-        let mut params = ListParams::default().labels(selector).limit(PAGE);
-        loop {
-            let page = within(CALL_DEADLINE, "look at the pods", pods.list_metadata(&params)).await?;
-            page.items.iter().for_each(|pod| found.add(&pod.metadata));
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(()),
-            }
-        }
     }
 
     async fn tell(&self, found: Found) {

@@ -29,7 +29,7 @@ pub fn mutate(review: &Review, settings: &Settings) -> Outcome {
         (Some(DISABLED), _) | (None, Some(ENABLED)) => remove_label(workload),
         (None, _) => Ok(Outcome::unchanged(Decision::WorkloadUnchanged)),
         (Some(other), _) => {
-            let message = format!("annotation {KEY}={}: write {ENABLED} or {DISABLED}", text::quoted(other));
+            let message = bad_annotation(other);
             if now == before {
                 // It came while no injector looked. Whoever changes something else now must be able to.
                 Ok(Outcome::changed(Decision::BadWorkloadAnnotation, Patch::default(), vec![message]))
@@ -39,6 +39,11 @@ pub fn mutate(review: &Review, settings: &Settings) -> Outcome {
         }
     };
     outcome.unwrap_or_else(|refusal| Outcome::refused(refusal, OptIn::PodLabel))
+}
+
+/// What is said of a workload's annotation that is neither of the two values.
+pub(crate) fn bad_annotation(value: &str) -> String {
+    format!("annotation {KEY}={}: write {ENABLED} or {DISABLED}", text::quoted(value))
 }
 
 fn annotation(workload: &Value) -> Option<&str> {

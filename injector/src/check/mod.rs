@@ -15,13 +15,11 @@ use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt as _};
 
 use crate::api::{ApiError, CALL_DEADLINE, within};
+use crate::audit::each;
 use crate::inject::{ENABLED, KEY};
 use webhooks::Installation;
 
 pub use finding::{Finding, Verdict};
-
-/// The pods of a list that are read at once.
-const PAGE: u32 = 500;
 
 /// Examines the installation with this MutatingWebhookConfiguration, or the only one, and tries a pod in `namespace`.
 pub async fn examine(client: &Client, configuration: Option<&str>, namespace: &str) -> Vec<Finding> {
@@ -124,19 +122,9 @@ async fn injection(client: &Client, namespace: &str) -> Finding {
 /// Opted-in pods without the sidecar, or with an old one.
 async fn uninjected(client: &Client) -> Vec<Finding> {
     let api: Api<Pod> = Api::all(client.clone());
-    let mut params = ListParams::default().labels(&format!("{KEY}={ENABLED}")).limit(PAGE);
     let mut pods = Vec::new();
-    loop {
-        let listed = within(CALL_DEADLINE, "list labelled pods", api.list_metadata(&params)).await;
-        match listed {
-            Ok(list) => {
-                pods.extend(list.items.iter().map(|pod| pods::Seen::of(&pod.metadata)));
-                match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                    Some(token) => params = params.continue_token(&token),
-                    None => return pods::judge_population(&pods),
-                }
-            }
-            Err(error) => return vec![Finding::unseen("the labelled pods", &error)],
-        }
+    match each(&api, &format!("{KEY}={ENABLED}"), |pod| pods.extend(pods::Seen::of(pod))).await {
+        Ok(()) => pods::judge_population(&pods),
+        Err(error) => vec![Finding::unseen("the labelled pods", &error)],
     }
 }

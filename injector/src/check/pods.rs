@@ -5,8 +5,11 @@ use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::Finding;
-use crate::inject::{ENABLED, INJECTED, KEY, SIDECAR};
+use crate::audit::{Flaw, judge};
+use crate::inject::{ENABLED, KEY, SIDECAR};
 
+/// The version whose sidecars are up to date.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How many pods a finding names.
 const NAMED: usize = 10;
 
@@ -90,41 +93,29 @@ pub(super) fn judge_injected(namespace: &str, pod: &Pod) -> Finding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     name: String,
-    /// The version that injected it.
-    injected: Option<String>,
-    going: bool,
+    flaw: Option<Flaw>,
 }
 
 impl Seen {
-    pub(super) fn of(pod: &ObjectMeta) -> Self {
+    /// None for a pod that is on its way out.
+    pub(super) fn of(pod: &ObjectMeta) -> Option<Self> {
         let text = |part: &Option<String>| part.clone().unwrap_or_default();
-        Self {
-            name: format!("{}/{}", text(&pod.namespace), text(&pod.name)),
-            injected: pod
-                .annotations
-                .iter()
-                .flatten()
-                .find(|(key, _)| *key == INJECTED)
-                .map(|(_, value)| value.clone()),
-            going: pod.deletion_timestamp.is_some(),
-        }
+        let name = format!("{}/{}", text(&pod.namespace), text(&pod.name));
+        pod.deletion_timestamp.is_none().then(|| Self { name, flaw: judge(pod, VERSION) })
     }
 }
 
 /// Do the pods that ask for a sidecar have one?
 pub(super) fn judge_population(pods: &[Seen]) -> Vec<Finding> {
-    let staying = || pods.iter().filter(|pod| !pod.going);
+    let with = |flaw| pods.iter().filter(move |pod| pod.flaw == Some(flaw)).map(|pod| pod.name.as_str()).collect();
     let names = |pods: Vec<&str>| {
         let more = pods.len().saturating_sub(NAMED);
         let named = pods.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
         if more == 0 { named } else { format!("{named} and {more} more") }
     };
-    let without: Vec<&str> = staying().filter(|pod| pod.injected.is_none()).map(|pod| pod.name.as_str()).collect();
-    let version = env!("CARGO_PKG_VERSION");
-    let other = |pod: &&Seen| pod.injected.as_deref().is_some_and(|injected| injected != version);
-    let old: Vec<&str> = staying().filter(other).map(|pod| pod.name.as_str()).collect();
+    let (without, old): (Vec<&str>, Vec<&str>) = (with(Flaw::Uninjected), with(Flaw::Outdated));
     let first = if without.is_empty() {
-        Finding::good(format!("all {} pods with the label {KEY}={ENABLED} have the sidecar", staying().count()))
+        Finding::good(format!("all {} pods with the label {KEY}={ENABLED} have the sidecar", pods.len()))
     } else {
         Finding::wrong(
             format!("{} pods with the label {KEY}={ENABLED} have no sidecar: {}", without.len(), names(without)),
@@ -133,7 +124,7 @@ pub(super) fn judge_population(pods: &[Seen]) -> Vec<Finding> {
     };
     let second = (!old.is_empty()).then(|| {
         Finding::doubtful(
-            format!("{} pods were injected by another version than {version}: {}", old.len(), names(old)),
+            format!("{} pods were injected by another version than {VERSION}: {}", old.len(), names(old)),
             "they work; to give them this version, replace them when it suits you",
         )
     });
@@ -194,18 +185,20 @@ mod tests {
 
     #[test]
     fn are_pods_without_sidecar_or_with_an_old_one_named() {
-        let seen = |name: &str, injected: Option<&str>, going| Seen {
-            name: format!("n/{name}"),
-            injected: injected.map(str::to_owned),
-            going,
+        let seen = |name: &str, injected: Option<&str>, going: bool| {
+            let annotations = injected.map(|version| json!({"geth-peering/injected": version}));
+            let metadata = json!({"namespace": "n", "name": name, "labels": {KEY: ENABLED}, "annotations": annotations,
+                "deletionTimestamp": going.then_some("2026-11-21T00:00:00Z")});
+            serde_json::from_value::<ObjectMeta>(metadata).unwrap()
         };
         let now = Some(env!("CARGO_PKG_VERSION"));
-        let verdicts = |pods: &[Seen]| judge_population(pods).iter().map(|f| f.verdict).collect::<Vec<_>>();
+        let judged = |pods: &[ObjectMeta]| judge_population(&pods.iter().filter_map(Seen::of).collect::<Vec<_>>());
+        let verdicts = |pods: &[ObjectMeta]| judged(pods).iter().map(|f| f.verdict).collect::<Vec<_>>();
         assert_eq!(verdicts(&[]), [Verdict::Good]);
         assert_eq!(verdicts(&[seen("a", now, false), seen("b", None, true)]), [Verdict::Good]);
         assert_eq!(verdicts(&[seen("a", Some("0.0.1"), false)]), [Verdict::Good, Verdict::Doubtful]);
-        let many: Vec<Seen> = (0..12).map(|number| seen(&number.to_string(), None, false)).collect();
-        let told = judge_population(&many)[0].to_string();
+        let many: Vec<ObjectMeta> = (0..12).map(|number| seen(&number.to_string(), None, false)).collect();
+        let told = judged(&many)[0].to_string();
         assert!(told.starts_with("WRONG") && told.contains("12 pods") && told.contains("n/9 and 2 more"), "{told}");
     }
 }

@@ -15,6 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Finding;
 use crate::events::is_ours;
+use crate::tls::ca::Validity;
 use crate::tls::server_name;
 
 /// How many webhooks the chart has.
@@ -155,7 +156,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 
 fn not_after(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
     let (_rest, parsed) = X509Certificate::from_der(certificate).ok()?;
-    Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()
+    Some(Validity::of(&parsed).ok()?.not_after)
 }
 
 #[cfg(test)]

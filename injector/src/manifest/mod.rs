@@ -18,6 +18,7 @@ use crate::decision::Decision;
 use crate::inject::{
     Account, AccountPlan, DISABLED, ENABLED, KEY, Outcome, SIDECAR, Settings, Survey, UNDO, text, undo,
 };
+use crate::workload::bad_annotation;
 use documents::Document;
 use rights::Needed;
 
@@ -148,7 +149,7 @@ fn inject_object(
         Some(DISABLED) => (Outcome::unchanged(Decision::Disabled), None),
         None | Some(ENABLED) => injected(template, &injection.settings)?,
         Some(other) => {
-            let message = format!("annotation {KEY}={}: write {ENABLED} or {DISABLED}", text::quoted(other));
+            let message = bad_annotation(other);
             let word = Decision::BadWorkloadAnnotation.word();
             return Err(ManifestError::Refused { object: name, word, message });
         }

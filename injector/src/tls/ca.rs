@@ -62,6 +62,18 @@ pub struct Validity {
 }
 
 impl Validity {
+    /// That of a certificate.
+    ///
+    /// # Errors
+    /// If it holds a time that there is not.
+    pub fn of(certificate: &X509Certificate<'_>) -> Result<Self, jiff::Error> {
+        let validity = certificate.validity();
+        Ok(Self {
+            not_before: Timestamp::from_second(validity.not_before.timestamp())?,
+            not_after: Timestamp::from_second(validity.not_after.timestamp())?,
+        })
+    }
+
     /// Whether the certificate has to be replaced at `now` if that should happen
     /// `renew_before` its end. One that begins in the future was made by a clock that
     /// was wrong, and is useless until then.
@@ -185,10 +197,7 @@ impl Authority {
         if parsed.public_key().raw != pair.subject_public_key_info() {
             return Err(unreadable("the private key belongs to another certificate"));
         }
-        let validity = Validity {
-            not_before: Timestamp::from_second(parsed.validity().not_before.timestamp())?,
-            not_after: Timestamp::from_second(parsed.validity().not_after.timestamp())?,
-        };
+        let validity = Validity::of(&parsed)?;
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), validity })
     }
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use jiff::Timestamp;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
@@ -96,10 +95,7 @@ fn certified(certificate: &[u8], key: &[u8], name: &str) -> anyhow::Result<(Cert
         .with_context(|| format!("{CERTIFICATE} is not PEM"))?;
     let Some(leaf) = chain.first() else { bail!("{CERTIFICATE} holds no certificate") };
     let (_rest, parsed) = X509Certificate::from_der(leaf).with_context(|| format!("{CERTIFICATE} is not X.509"))?;
-    let validity = Validity {
-        not_before: Timestamp::from_second(parsed.validity().not_before.timestamp())?,
-        not_after: Timestamp::from_second(parsed.validity().not_after.timestamp())?,
-    };
+    let validity = Validity::of(&parsed)?;
     let server = ServerName::try_from(name).with_context(|| format!("{name} is no name of a server"))?;
     rustls::client::verify_server_name(&ParsedCertificate::try_from(leaf)?, &server).with_context(|| {
         format!("{CERTIFICATE} does not name {name}, by which API servers call: they would refuse it")

@@ -87,7 +87,7 @@ impl Drop for World {
 
 /// The name under which API servers call the injector.
 pub(crate) fn name() -> String {
-    format!("{SERVICE}.{OWN_NAMESPACE}.svc")
+    injector::tls::server_name(SERVICE, OWN_NAMESPACE)
 }
 
 /// A port that nobody listens on.
