@@ -139,9 +139,13 @@ async fn other_garbled(namespace: &Namespace) -> Result<Healed> {
 
 async fn full(namespace: &Namespace) -> Result<Healed> {
     let scene = Scene::of_three(namespace).await?;
-    let data = registry::api(namespace).get(NAME).await?.data.unwrap_or_default();
-    let used: usize = data.values().map(String::len).sum();
-    patch(namespace, json!({"data": {"filling": "x".repeat(MIB - used)}})).await?;
+    // The list of static nodes may be written between the look and the patch, which then does not fit.
+    wait::until("the ConfigMap is full", wait::SOON, async || {
+        let data = registry::api(namespace).get(NAME).await?.data.unwrap_or_default();
+        let used: usize = data.values().map(String::len).sum();
+        patch(namespace, json!({"data": {"filling": "x".repeat(MIB - used)}})).await
+    })
+    .await?;
     joins_when(scene, async || patch(namespace, json!({"data": {"filling": null}})).await).await
 }
 
