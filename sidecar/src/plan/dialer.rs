@@ -68,16 +68,20 @@ impl Order {
         own_is_younger == (self.distance(own, peer) <= reach)
     }
 
+    /// How many came before `own`.
+    pub fn before(&self, own: &Entry) -> usize {
+        self.arrivals.partition_point(|other| *other < arrival(own))
+    }
+
     /// Whether `own` came before `peer`.
     pub fn is_older(&self, own: &Entry, peer: &Entry) -> bool {
         arrival(own) < arrival(peer)
     }
 
-    /// Whether `own` may only seem to be the one to dial `peer`: nodes that came between the two and are not seen yet may
-    /// put it out of reach. With half of the reach left there is room for as many as come at once.
-    pub fn is_early(&self, own: &Entry, peer: &Entry) -> bool {
-        let reach = slots(own).saturating_sub(self.external);
-        arrival(own) > arrival(peer) && 2 * self.distance(own, peer) > reach
+    /// Whether `own`, the younger, is the one to dial `peer` even if some came between the two that are not seen yet: with
+    /// half of the reach left there is room for as many as come at once.
+    pub fn is_near(&self, own: &Entry, peer: &Entry) -> bool {
+        2 * self.distance(own, peer) <= slots(own).saturating_sub(self.external)
     }
 
     /// How likely it is that the link to `peer`, which `peer` is to dial, becomes one that `own` is to dial: the less, the

@@ -9,7 +9,9 @@ use rand::Rng;
 use super::dialer::Order;
 use super::listed::Listed;
 use super::membership::{Link, Wanted, sort};
-use super::memory::{Dial, Memory, Patience, Scene, Static, is_share};
+use super::memory::{Dial, Memory, Patience, Static};
+use super::scene::{Scene, is_share};
+use super::sight::Sight;
 use super::{Call, Failure, LinkState, Now, Own, Plan, Situation, concern, dialer, is_up, versions};
 use crate::enode::{Enode, PublicKey};
 
@@ -29,9 +31,7 @@ pub(super) struct Links {
     fresh: bool,
     /// Whether the others have seen an earlier run of this Geth and not all found this one yet.
     restarted: bool,
-    /// The order of the nodes, and since when it is this one.
-    order: Order,
-    order_since: Duration,
+    sight: Sight,
     /// When a slot may be freed again.
     free_at: Duration,
 }
@@ -85,15 +85,12 @@ impl Links {
         plan.concerns.extend(concern::of_mesh(own, &wanted, listed, &links));
         let registered = wanted.iter().filter(|node| listed.origin(&node.entry.enode.key).is_none());
         let order = Order::of(registered.map(|node| node.entry.as_ref()).chain([own]), listed.externals());
-        if order != self.order {
-            self.order.clone_from(&order);
-            self.order_since = now.elapsed;
-        }
+        let is_registered = registry.entry(situation.pod).is_some_and(|entry| entry.since == own.since);
+        let seen = self.sight.observe(own, &order, is_registered, now);
         // Geth fills its slots in the order in which it is told: first what nobody else dials.
         wanted.sort_by_key(|node| !is_share(own, &node.entry, listed, &order));
         if let Some(peers) = situation.peers {
-            let scene =
-                Scene { own, wanted: &wanted, listed, peers, order: &order, order_since: self.order_since, now };
+            let scene = Scene { own, wanted: &wanted, listed, peers, order: &order, seen, now };
             self.plan_wanted(&scene, rng, plan);
             self.plan_unwanted(&scene, plan);
             links.extend(wanted.iter().map(|node| self.describe(&scene, node)));
@@ -112,7 +109,7 @@ impl Links {
         let mut registered = scene.wanted.iter().filter(|node| scene.origin(&node.entry).is_none());
         self.restarted &= !registered.all(|node| scene.peer(&node.entry.enode.key).is_some_and(is_up));
         let patience = if self.restarted { Patience::AFTER_RESTART } else { Patience::USUAL };
-        let mut slots = scene.free_slots(&self.memory);
+        let mut slots = scene.slots(&self.memory);
         let mut starved = 0;
         for node in scene.wanted {
             let enode = node.entry.enode;
@@ -129,9 +126,9 @@ impl Links {
 
             let mut calls = Vec::new();
             match memory.dial(scene, &node.entry, slots) {
-                Dial::Now => {
-                    calls = memory.add(enode);
-                    slots = slots.saturating_sub(1);
+                dial @ (Dial::Now | Dial::StepIn) => {
+                    calls = memory.add(enode, matches!(dial, Dial::StepIn));
+                    slots.take(scene.is_share(&node.entry));
                 }
                 Dial::At(time) => plan.wake_at(time),
                 Dial::NoSlot => starved += 1,
@@ -168,7 +165,8 @@ impl Links {
             let enode = node.entry.enode;
             let Some(memory) = self.memory.get_mut(&enode.key) else { continue };
             let dialed = scene.peer(&enode.key).is_some_and(|peer| is_up(peer) && !peer.inbound);
-            if dialed && matches!(memory.listed, Static::At(_)) && !memory.busy {
+            let can_dial = memory.other_can_dial_at().is_none_or(|at| at <= scene.now.elapsed);
+            if dialed && can_dial && matches!(memory.listed, Static::At(_)) && !memory.busy {
                 self.free_at = scene.now.elapsed + FREE_EVERY;
                 plan.wake_at(self.free_at);
                 memory.hang_up(enode, plan);

@@ -1,32 +1,29 @@
 //! What is remembered of one node, and whether Geth has to be told to dial it.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rand::Rng;
 
-use super::dialer::Order;
-use super::listed::{Listed, Origin};
-use super::membership::Wanted;
+use super::listed::Origin;
+use super::scene::{Scene, Slots};
 use super::{Action, Call, Failure, Now, Plan, dialer, is_up, jittered};
 use crate::backoff::Backoff;
 use crate::enode::{Enode, PublicKey};
-use crate::geth::Peer;
 use crate::registry::entry::Entry;
 
 /// How long a dial may take before Geth gives it up: `defaultDialTimeout` (p2p/server.go, v1.17.5).
 const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long the order of nodes has to hold still before those are dialed that newcomers may
-/// put out of reach: dialed too early, they use the slots that others need.
-const SETTLE: Duration = Duration::from_millis(100);
-/// The longest that a link waits for the order to hold still.
-const SETTLE_AT_MOST: Duration = Duration::from_millis(500);
-/// How long an older node leaves a younger one out of whose reach it seems to be to dial it all the
-/// same. Which nodes came between them the two may see some moments apart; if both dial, both wait
-/// for [`dialer::DIAL_HISTORY`]. Longer than [`SETTLE_AT_MOST`], and a handshake on a busy machine.
-const OUT_OF_REACH: Duration = Duration::from_millis(1500);
+/// The longest that a younger node waits to see all who came before it.
+const SETTLE_AT_MOST: Duration = Duration::from_secs(2);
+/// How long an older node leaves a younger one out of whose reach it seems to be to dial it all the same, besides
+/// twice what the news of that one took to get here. As long as a handshake takes on a busy machine.
+const OUT_OF_REACH: Duration = Duration::from_millis(300);
+/// An entry that is this much older than the first look at it is no news, but was there before.
+const NEWS: Duration = Duration::from_secs(10);
+/// As slow as news is taken to be at most.
+const SLOW_NEWS: Duration = Duration::from_secs(2);
 /// How long a link may be missing for want of dial slots before one is freed: longer
 /// than a dial takes that has one.
 const FREE_SLOT: Duration = Duration::from_millis(500);
@@ -89,11 +86,15 @@ pub(super) struct Memory {
     pub(super) external: bool,
     /// Address and start of the run of Geth that the rest of this was seen of.
     run: Option<(SocketAddr, Timestamp)>,
+    /// How long after the start of that run this node read of it. Only as good as the clocks of the two agree.
+    news_took: Duration,
     down: Option<Down>,
     /// Whether the link to this run was ever up.
     was_up: bool,
     /// When Geth was last told to dial it.
     told_at: Option<Duration>,
+    /// It was told so because the other side did not dial.
+    stepped_in: bool,
     /// This side hung up to free a dial slot: the other side dials now, in whose share it is.
     yielded: bool,
     /// When it was first seen to be no longer wanted.
@@ -114,9 +115,11 @@ impl Memory {
             trusted: false,
             external: false,
             run: None,
+            news_took: Duration::ZERO,
             down: None,
             was_up: false,
             told_at: None,
+            stepped_in: false,
             yielded: false,
             unwanted_since: None,
             busy: false,
@@ -166,6 +169,8 @@ impl Memory {
             (self.run, self.down, self.was_up, self.yielded) = (run, None, false, false);
             (self.failures, self.failure, self.retry_at) = (0, None, Duration::ZERO);
             self.dropped = None;
+            let took: Duration = scene.now.wall.duration_since(entry.since).try_into().unwrap_or_default();
+            self.news_took = if took < NEWS { took.min(SLOW_NEWS) } else { Duration::ZERO };
         }
         if scene.peer(&entry.enode.key).is_some_and(is_up) {
             // Of a link that stays up, Geth may have told the end before its list of peers shows it.
@@ -175,12 +180,13 @@ impl Memory {
             (self.was_up, self.yielded) = (true, false);
         } else if self.down.is_none() {
             let since = scene.now.elapsed;
-            self.down = Some(Down { since, step_in_at: patience.ends(since, rng) });
+            let news = if self.was_up { Duration::ZERO } else { 3 * self.news_took };
+            self.down = Some(Down { since, step_in_at: patience.ends(since + news, rng) });
         }
     }
 
-    /// Whether Geth has to be told to dial `entry`, with `slots` dial slots free.
-    pub(super) fn dial(&self, scene: &Scene<'_>, entry: &Entry, slots: usize) -> Dial {
+    /// Whether Geth has to be told to dial `entry`, with so many dial slots left.
+    pub(super) fn dial(&self, scene: &Scene<'_>, entry: &Entry, slots: Slots) -> Dial {
         let now = scene.now.elapsed;
         // A connection that is about to become a link is as little touched as one that is up.
         let (Some(down), None) = (self.down, scene.peer(&entry.enode.key)) else { return Dial::Leave };
@@ -204,16 +210,12 @@ impl Memory {
         if (self.was_up || hung_up) && now < down.since + HANGING_UP {
             return Dial::At(down.since + HANGING_UP);
         }
-        if scene.origin(entry).is_none() && scene.order.is_early(scene.own, entry) {
-            let settled = (scene.order_since + SETTLE).min(down.since + SETTLE_AT_MOST);
-            if now < settled {
-                return Dial::At(settled);
-            }
-        }
         let begins = scene.begins(entry);
-        let patient = begins && !hung_up && scene.origin(entry).is_none() && scene.order.is_older(scene.own, entry);
-        if patient && now < down.since + OUT_OF_REACH {
-            return Dial::At(down.since + OUT_OF_REACH);
+        if begins && !hung_up && scene.origin(entry).is_none() {
+            let at = self.begins_at(scene, entry, down);
+            if now < at {
+                return Dial::At(at);
+            }
         }
         if begins && (share || !scene.is_full()) {
             Dial::Now
@@ -221,8 +223,8 @@ impl Memory {
             // An old address that Geth still dials stays for now: taking it back would
             // hang up on the node itself, which may be arriving at this moment.
             Dial::At(down.step_in_at)
-        } else if slots > 0 {
-            Dial::Now
+        } else if slots.has(share) {
+            Dial::StepIn
         } else if share {
             starved
         } else {
@@ -231,13 +233,31 @@ impl Memory {
         }
     }
 
-    /// The calls after which Geth dials `enode`. Adding a key that Geth has already is
-    /// silently ignored, even with a new address (p2p/dial.go, v1.17.5): remove first.
-    pub(super) fn add(&self, enode: Enode) -> Vec<Call> {
+    /// When this node, whose turn it seems to be, can be sure enough of that.
+    ///
+    /// Which nodes came between two of them the two may see some moments apart. A younger one that dials
+    /// too early uses up slots that it needs for others; if both dial, both wait for [`dialer::DIAL_HISTORY`].
+    fn begins_at(&self, scene: &Scene<'_>, entry: &Entry, down: Down) -> Duration {
+        if scene.order.is_older(scene.own, entry) {
+            return down.since + OUT_OF_REACH + 2 * self.news_took;
+        }
+        let seen_at = if scene.order.is_near(scene.own, entry) { scene.seen.earlier } else { scene.seen.all };
+        seen_at.min(down.since + SETTLE_AT_MOST)
+    }
+
+    /// The calls after which Geth dials `enode`, in the place of the other side if it is so. Adding a key that Geth
+    /// has already is silently ignored, even with a new address (p2p/dial.go, v1.17.5): remove first.
+    pub(super) fn add(&mut self, enode: Enode, stepped_in: bool) -> Vec<Call> {
+        self.stepped_in = stepped_in;
         match self.listed {
             Static::Absent => vec![Call::Add(enode)],
             Static::At(_) | Static::Unknown => vec![Call::Remove(enode), Call::Add(enode)],
         }
+    }
+
+    /// When the other side can dial again, if it may have dialed in vain before this one did.
+    pub(super) fn other_can_dial_at(&self) -> Option<Duration> {
+        self.told_at.filter(|_| self.stepped_in).map(|at| at + dialer::DIAL_HISTORY)
     }
 
     /// Puts the calls into the plan, unless there are none.
@@ -264,7 +284,7 @@ impl Memory {
     }
 
     /// Whether Geth may be dialing it at this moment, out of one of its slots.
-    fn is_being_dialed(&self, now: Now) -> bool {
+    pub(super) fn is_being_dialed(&self, now: Now) -> bool {
         let recently = self.told_at.is_some_and(|at| now.elapsed < at + DIAL_TIMEOUT);
         recently && self.down.is_some() && matches!(self.listed, Static::At(_))
     }
@@ -274,6 +294,8 @@ impl Memory {
 pub(super) enum Dial {
     /// That Geth is told to dial.
     Now,
+    /// The same, in the place of the other side, which did not.
+    StepIn,
     /// Patience: to be asked again at this time.
     At(Duration),
     /// A dial slot, and none is free.
@@ -282,68 +304,4 @@ pub(super) enum Dial {
     Yield,
     /// Nothing.
     Leave,
-}
-
-/// Whether the link to `entry` is one that `own` can always make room for. Nobody else
-/// makes room for a link to a node without a sidecar of this kind.
-pub(super) fn is_share(own: &Entry, entry: &Entry, listed: &Listed, order: &Order) -> bool {
-    listed.origin(&entry.enode.key).is_some() || order.dials(own, entry)
-}
-
-/// What one plan of the links rests on.
-pub(super) struct Scene<'a> {
-    pub(super) own: &'a Entry,
-    pub(super) wanted: &'a [Wanted<'a>],
-    pub(super) listed: &'a Listed,
-    pub(super) peers: &'a [Peer],
-    pub(super) order: &'a Order,
-    /// Since when the order is as it is.
-    pub(super) order_since: Duration,
-    pub(super) now: Now,
-}
-
-impl Scene<'_> {
-    pub(super) fn peer(&self, key: &PublicKey) -> Option<&Peer> {
-        self.peers.iter().find(|peer| peer.key == *key)
-    }
-
-    /// The list that `entry` was made from; `None` if it is a pod's own.
-    pub(super) fn origin(&self, entry: &Entry) -> Option<Origin> {
-        self.listed.origin(&entry.enode.key)
-    }
-
-    /// Whether this node is the first to dial `entry`. Earlier sidecars dial by
-    /// themselves whomever they read of, nodes outside the cluster nobody.
-    pub(super) fn begins(&self, entry: &Entry) -> bool {
-        match self.origin(entry) {
-            Some(origin) => origin == Origin::External,
-            None => self.order.dials(self.own, entry),
-        }
-    }
-
-    /// See [`is_share`].
-    pub(super) fn is_share(&self, entry: &Entry) -> bool {
-        is_share(self.own, entry, self.listed, self.order)
-    }
-
-    /// How many peers this Geth dials at most.
-    pub(super) fn dial_slots(&self) -> usize {
-        dialer::slots(self.own)
-    }
-
-    fn dialed(&self) -> usize {
-        self.peers.iter().filter(|peer| !peer.inbound).count()
-    }
-
-    /// Whether Geth dials nobody else, whatever it is told.
-    pub(super) fn is_full(&self) -> bool {
-        self.dialed() >= self.dial_slots()
-    }
-
-    /// How many more nodes this Geth can dial.
-    pub(super) fn free_slots(&self, memory: &BTreeMap<PublicKey, Memory>) -> usize {
-        let dialing =
-            memory.iter().filter(|(key, memory)| self.peer(key).is_none() && memory.is_being_dialed(self.now)).count();
-        self.dial_slots().saturating_sub(self.dialed() + dialing)
-    }
 }

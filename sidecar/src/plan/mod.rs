@@ -14,7 +14,9 @@ mod membership;
 mod memory;
 mod pace;
 mod records;
+mod scene;
 mod scribe;
+mod sight;
 mod versions;
 
 use std::collections::BTreeMap;

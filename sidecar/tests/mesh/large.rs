@@ -51,6 +51,23 @@ async fn does_a_mesh_that_grows_node_by_node_get_whole() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn does_a_mesh_whose_nodes_see_each_other_late_and_in_parts_not_wait_for_dial_histories() {
+    for seed in 0..3 {
+        let network = Network::new();
+        network.server.lag(Duration::from_millis(1500), seed);
+        network.world.set_latency(Duration::from_millis(300));
+        let mut pods = Vec::new();
+        for number in 0..18 {
+            sleep(Duration::from_millis((u64::from(number) * 7919 + seed * 104_729) % 100)).await;
+            pods.push(start(&network, number));
+        }
+        let all_are_there = Instant::now();
+        network.mesh(18).await;
+        assert!(all_are_there.elapsed() < Duration::from_secs(30), "{seed}: {:?}", all_are_there.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn does_an_old_mesh_that_is_scaled_up_to_the_last_slot_not_wait_for_dial_histories() {
     for gap in [300, 1500, 2500] {
         let network = Network::new();

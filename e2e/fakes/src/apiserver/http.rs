@@ -35,6 +35,7 @@ async fn handle(State(server): State<ApiServer>, request: Request<Body>) -> Resp
         Ok(request) => request,
         Err(refused) => return failure(&refused),
     };
+    server.take_time().await;
     let (fault, outcome) = {
         let mut state = server.lock();
         state.calls.push(request.call());
@@ -272,6 +273,7 @@ fn watch_stream(server: &ApiServer, request: Parsed) -> Response {
     };
     let lines = stream::unfold(watching, |mut watching| async move {
         loop {
+            watching.server.take_time().await;
             match watching.look()? {
                 lines if lines.is_empty() => watching.wait().await?,
                 lines => return Some((Ok::<_, Infallible>(lines), watching)),

@@ -39,8 +39,11 @@ mod store;
 mod validation;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kube::Resource;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -114,6 +117,14 @@ struct State {
     faults: Vec<Rule>,
     /// Watches begun in an earlier epoch end.
     epoch: u64,
+    lag: Option<Lag>,
+}
+
+/// How slow the server is.
+#[derive(Debug)]
+struct Lag {
+    most: Duration,
+    rng: StdRng,
 }
 
 #[derive(Debug)]
@@ -151,6 +162,20 @@ impl ApiServer {
     /// Lets the next `times` calls of this kind fail so. Faults set earlier come first.
     pub fn fault(&self, verb: Verb, plural: &str, fault: Fault, times: usize) {
         self.lock().faults.push(Rule { verb, plural: plural.to_owned(), fault, left: times });
+    }
+
+    /// Makes the server slow, as a busy one is: it begins each call and sends the news of each watch up to `most` later,
+    /// by chance that begins with `seed`.
+    pub fn lag(&self, most: Duration, seed: u64) {
+        self.lock().lag = Some(Lag { most, rng: StdRng::seed_from_u64(seed) });
+    }
+
+    /// Waits for as long as the next call or news takes.
+    async fn take_time(&self) {
+        let time = self.lock().lag.as_mut().map(|lag| lag.rng.random_range(Duration::ZERO..=lag.most));
+        if let Some(time) = time {
+            tokio::time::sleep(time).await;
+        }
     }
 
     /// Takes a right away: every such call is 403 until [`ApiServer::heal`]. Watches

@@ -24,6 +24,8 @@ struct Bench {
     own: Own,
     data: BTreeMap<String, String>,
     peers: Vec<Peer>,
+    /// Whether the own entry cannot be written.
+    read_only: bool,
 }
 
 fn entry(node: u8, since: i64) -> Entry {
@@ -56,6 +58,7 @@ impl Bench {
             own: Own::Ready(entry(1, 1000)),
             data: BTreeMap::new(),
             peers: Vec::new(),
+            read_only: false,
         };
         bench.planner.geth_connected(true);
         bench.register(1, 1000);
@@ -85,12 +88,13 @@ impl Bench {
         self.planner.plan(&situation, self.now, &mut self.rng)
     }
 
-    /// Plans, and lets everything that is planned succeed. Returns what was planned.
+    /// Plans, and lets everything that is planned succeed that can. Returns what was planned.
     fn act(&mut self) -> Vec<Action> {
         let plan = self.plan();
         for action in &plan.actions {
             let outcome = match action.clone() {
                 Action::Tell { key, calls } => Outcome::Told { key, accepted: calls, failure: None },
+                Action::Assert(_) if self.read_only => Outcome::Wrote { ok: false },
                 Action::Assert(entry) => {
                     self.data.insert("geth-1".into(), entry.to_value());
                     Outcome::Wrote { ok: true }
