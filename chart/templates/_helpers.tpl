@@ -25,9 +25,14 @@ goes on with "-injector".
 {{- include "geth-peering.fullname" . }}-injector
 {{- end -}}
 
-{{/* Name of the ClusterRole that sidecars get in the namespaces of Geth pods. */}}
+{{/* Name of the role that sidecars get in the namespaces of Geth pods. */}}
 {{- define "geth-peering.sidecar" -}}
 {{- include "geth-peering.fullname" . }}-sidecar
+{{- end -}}
+
+{{/* Where `helm test` has a pod made, for show. */}}
+{{- define "geth-peering.testNamespace" -}}
+{{- default (first (append .Values.rbac.namespaces "default")) .Values.test.namespace -}}
 {{- end -}}
 
 {{/* Name of the Secret with the CA of the webhooks. The injector makes it, and it goes when its Deployment goes. */}}
@@ -54,6 +59,12 @@ Namespaces that no webhook ever sees: the system's, and the one with the injecto
 ask itself. The last two are what AKS adds to every webhook; where they are there already, it has nothing to change.
 */}}
 {{- define "geth-peering.includedNamespaces" -}}
+{{- with .Values.rbac.namespaces }}
+- key: kubernetes.io/metadata.name
+  operator: In
+  values:
+    {{- toYaml . | nindent 4 }}
+{{- end }}
 - key: kubernetes.io/metadata.name
   operator: NotIn
   values:
@@ -120,6 +131,64 @@ annotations:
 {{- mul (trimSuffix $unit . | int64) (get (dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824) $unit | int64) -}}
 {{- end -}}
 
+{{/*
+What the injector may do in every namespace, or in one of rbac.namespaces. Creating cannot be limited to a name, because
+RBAC does not see the name of an object that is being created; everything else is.
+*/}}
+{{- define "geth-peering.injectorRules" -}}
+# The sidecars' account, and what it is bound to.
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  resourceNames: [geth-peering]
+  verbs: [list, watch]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [rolebindings]
+  verbs: [create]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [rolebindings]
+  resourceNames: [geth-peering]
+  verbs: [get, list, watch, patch, delete]
+# It may bind this one role without holding its rights, and no other.
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [{{ ternary "roles" "clusterroles" (gt (len .Values.rbac.namespaces) 0) }}]
+  resourceNames: [{{ include "geth-peering.sidecar" . }}]
+  verbs: [bind]
+{{- if .Values.audit.enabled }}
+# It looks for pods that lack their sidecar. RBAC knows no right to metadata alone.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list]
+{{- end }}
+# It tells a workload's owner why a pod was or was not injected.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end -}}
+
+{{/* What a sidecar may do in the namespace of its pod, and in that of the registry that its pod names. */}}
+{{- define "geth-peering.sidecarRules" -}}
+# The registry.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames:
+    {{- toYaml .Values.registry.configMapNames | nindent 4 }}
+  verbs: [get, list, watch, patch]
+# Whether the pod of an entry still exists.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get]
+# What a person must act on, said on the sidecar's own pod.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end -}}
+
 {{/* Refuses what the schema cannot: values that are right alone and impossible together. */}}
 {{- define "geth-peering.validate" -}}
 {{- $v := .Values -}}
@@ -138,8 +207,22 @@ annotations:
 {{- if and (has "Deny" $v.guard.actions) (has "Warn" $v.guard.actions) -}}
 {{- fail "guard.actions has both Deny and Warn: Kubernetes refuses that, because who is denied is told anyway. Take one of them out." -}}
 {{- end -}}
-{{- if and $v.test.enabled (has $v.test.namespace (include "geth-peering.excludedNamespaces" . | fromYamlArray)) -}}
-{{- fail (printf "test.namespace is %s, where no pod is injected, so the test could only fail: name another namespace, or set test.enabled=false." $v.test.namespace) -}}
+{{- $test := include "geth-peering.testNamespace" . -}}
+{{- range $v.rbac.namespaces -}}
+{{- if has . (include "geth-peering.excludedNamespaces" $ | fromYamlArray) -}}
+{{- fail (printf "rbac.namespaces has %s, where no pod is injected: it is the system's, the release's, or in webhook.excludedNamespaces. Take it out." .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.rbac.namespaces $v.test.enabled (not (has $test $v.rbac.namespaces)) -}}
+{{- fail (printf "test.namespace is %s, which is not in rbac.namespaces, so the test could only fail: name one of those, or set test.enabled=false." $test) -}}
+{{- end -}}
+{{- range $v.registry.namespaces -}}
+{{- if and $v.rbac.namespaces (not (has . $v.rbac.namespaces)) -}}
+{{- fail (printf "registry.namespaces has %s, which is not in rbac.namespaces: nobody could be given rights there. Add it, or take it out." .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.test.enabled (has $test (include "geth-peering.excludedNamespaces" . | fromYamlArray)) -}}
+{{- fail (printf "test.namespace is %s, where no pod is injected, so the test could only fail: name another namespace, or set test.enabled=false." $test) -}}
 {{- end -}}
 {{- if and (eq $v.dnsPolicy "None") (not $v.dnsConfig.nameservers) -}}
 {{- fail "dnsPolicy None needs dnsConfig.nameservers: Kubernetes would refuse the injector's pods." -}}

@@ -158,11 +158,16 @@ impl Audit {
 
     async fn look(&self) -> Result<Found, ApiError> {
         let mut found = Found::default();
-        let all: Api<Pod> = Api::all(self.client.clone());
-        each(&all, &format!("{KEY}={ENABLED}"), |pod| found.add(pod)).await?;
+        let within = |namespace: &String| Api::<Pod>::namespaced(self.client.clone(), namespace);
+        let visible = match self.preparer.only() {
+            Some(namespaces) => namespaces.iter().map(within).collect(),
+            None => vec![Api::all(self.client.clone())],
+        };
+        for pods in visible {
+            each(&pods, &format!("{KEY}={ENABLED}"), |pod| found.add(pod)).await?;
+        }
         for namespace in self.preparer.labelled() {
-            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-            each(&pods, &format!("!{KEY}"), |pod| found.add(pod)).await?;
+            each(&within(&namespace), &format!("!{KEY}"), |pod| found.add(pod)).await?;
         }
         Ok(found)
     }

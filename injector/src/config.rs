@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use self::values::{DnsLabel, Folder, ObjectName};
 use crate::inject;
+use crate::scope::Scope;
 use crate::tls::{self, Source, folder, server_name};
 
 pub use self::manifests::InjectArgs;
@@ -45,14 +46,19 @@ pub struct Args {
     /// has an authority of its own
     #[arg(long, env = "INJECTOR_TLS_FOLDER", conflicts_with_all = ["deployment", "webhook_configuration", "ca_secret"])]
     tls_folder: Option<Written<Folder>>,
-    /// Name of the ClusterRole that sidecars get in the namespaces of their pods
-    #[arg(long, env = "INJECTOR_SIDECAR_CLUSTER_ROLE")]
-    sidecar_cluster_role: Written<ObjectName>,
+    /// Name of the role that sidecars get in the namespaces of their pods: a ClusterRole, or with --only-namespace a Role
+    /// in each
+    #[arg(long, env = "INJECTOR_SIDECAR_ROLE")]
+    sidecar_role: Written<ObjectName>,
     #[command(flatten)]
     sidecars: sidecars::SidecarArgs,
     /// Name of a namespace in which nothing is made, whatever its labels; repeated or separated by commas
     #[arg(long, env = "INJECTOR_EXCLUDED_NAMESPACE", value_delimiter = ',')]
     excluded_namespace: Vec<Written<DnsLabel>>,
+    /// Name of a namespace in which the injector has rights, if it has none in all the cluster; repeated or separated by
+    /// commas
+    #[arg(long, env = "INJECTOR_ONLY_NAMESPACE", value_delimiter = ',')]
+    only_namespace: Vec<Written<DnsLabel>>,
     /// Whether to look now and then for pods that lack their sidecar
     #[arg(long, env = "INJECTOR_AUDIT", default_value = "true")]
     audit: Written<bool>,
@@ -77,10 +83,10 @@ pub struct Config {
     pub tls: Source,
     /// Name of this pod.
     pub pod_name: String,
-    /// The ClusterRole of sidecars.
-    pub sidecar_cluster_role: String,
-    /// Namespaces in which nothing is made.
-    pub excluded_namespaces: BTreeSet<String>,
+    /// The name of the role of sidecars.
+    pub sidecar_role: String,
+    /// Where anything is made.
+    pub scope: Scope,
     /// What is injected.
     pub inject: inject::Settings,
     /// Whether pods that lack their sidecar are looked for.
@@ -120,9 +126,10 @@ impl Args {
             webhook_configuration,
             ca_secret,
             tls_folder,
-            sidecar_cluster_role,
+            sidecar_role,
             sidecars,
             excluded_namespace,
+            only_namespace,
             audit,
             https_port,
             http_port,
@@ -138,10 +145,15 @@ impl Args {
         let ca_secret = mistakes.given("ca-secret", ca_secret);
         let from_folder = tls_folder.is_some();
         let folder = mistakes.given("tls-folder", tls_folder);
-        let sidecar_cluster_role = mistakes.value("sidecar-cluster-role", sidecar_cluster_role);
+        let sidecar_role = mistakes.value("sidecar-role", sidecar_role);
         let inject = sidecars.settings(&mut mistakes);
-        let excluded: Option<Vec<_>> =
-            excluded_namespace.into_iter().map(|name| mistakes.value("excluded-namespace", name)).collect();
+        let excluded = mistakes.names("excluded-namespace", excluded_namespace);
+        let only = mistakes.names("only-namespace", only_namespace);
+        if let (Some(excluded), Some(only)) = (&excluded, &only) {
+            for name in only.intersection(excluded) {
+                mistakes.0.push(format!("--only-namespace {name}: --excluded-namespace names it too; take one out"));
+            }
+        }
         let audit = mistakes.value("audit", audit);
         let https_port = mistakes.value("https-port", https_port);
         let http_port = mistakes.value("http-port", http_port);
@@ -168,8 +180,8 @@ impl Args {
             Some(Config {
                 tls,
                 pod_name: pod_name?.0,
-                sidecar_cluster_role: sidecar_cluster_role?.0,
-                excluded_namespaces: excluded?.into_iter().map(|name| name.0).collect(),
+                sidecar_role: sidecar_role?.0,
+                scope: Scope { only: only.filter(|only| !only.is_empty()), excluded: excluded? },
                 inject: inject?,
                 audit: audit?,
                 https_port: https_port?,
@@ -209,6 +221,10 @@ impl Mistakes {
         written.and_then(|written| self.value(flag, written))
     }
 
+    fn names(&mut self, flag: &str, written: Vec<Written<DnsLabel>>) -> Option<BTreeSet<String>> {
+        written.into_iter().map(|name| self.value(flag, name).map(|name| name.0)).collect()
+    }
+
     fn value<T>(&mut self, flag: &str, Written { text, value }: Written<T>) -> Option<T> {
         value.inspect_err(|what| self.0.push(format!("--{flag} {text:?}: {what}"))).ok()
     }
@@ -227,7 +243,7 @@ mod tests {
         "--service=geth-peering-injector",
         "--webhook-configuration=geth-peering",
         "--ca-secret=geth-peering-ca",
-        "--sidecar-cluster-role=geth-peering-sidecar",
+        "--sidecar-role=geth-peering-sidecar",
         "--sidecar-image=geth-peering/sidecar:0.1.0",
     ];
 
@@ -263,6 +279,7 @@ mod tests {
             "--registry-namespace=east,west",
             "--excluded-namespace=vault",
             "--excluded-namespace=kube-system,vault",
+            "--only-namespace=one,two",
             "--native-sidecars=false",
             "--disable-service-links=false",
             "--https-port=1",
@@ -285,7 +302,8 @@ mod tests {
             version: env!("CARGO_PKG_VERSION").into(),
         };
         assert_eq!(config.inject, expected);
-        assert_eq!(config.excluded_namespaces.into_iter().collect::<Vec<_>>(), ["kube-system", "vault"]);
+        assert_eq!(config.scope.excluded.into_iter().collect::<Vec<_>>(), ["kube-system", "vault"]);
+        assert_eq!(config.scope.only.unwrap().into_iter().collect::<Vec<_>>(), ["one", "two"]);
         assert_eq!((config.https_port, config.http_port), (1, 2));
         assert_eq!((config.log_level, config.log_format), (LogLevel::Warning, LogFormat::Json));
     }
@@ -301,6 +319,7 @@ mod tests {
             ("configmap", "No_Name"),
             ("registry-namespace", "No"),
             ("excluded-namespace", "no.namespace"),
+            ("only-namespace", "Mine"),
             ("native-sidecars", "maybe"),
             ("disable-service-links", "2"),
             ("audit", "perhaps"),

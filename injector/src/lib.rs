@@ -19,6 +19,7 @@ pub mod prepare;
 pub mod readiness;
 pub mod review;
 pub mod run;
+pub mod scope;
 pub mod server;
 pub mod tls;
 pub mod workload;

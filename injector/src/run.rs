@@ -66,8 +66,8 @@ impl Injector {
         let Config {
             tls,
             pod_name,
-            sidecar_cluster_role,
-            excluded_namespaces,
+            sidecar_role,
+            scope,
             inject,
             audit,
             https_port,
@@ -96,8 +96,7 @@ impl Injector {
                 Box::pin(async { reader.run().await })
             }
         };
-        let preparer =
-            Arc::new(Preparer::new(client.clone(), &sidecar_cluster_role, excluded_namespaces, metrics.clone()));
+        let preparer = Arc::new(Preparer::new(client.clone(), &sidecar_role, scope, metrics.clone()));
         let (notices, reporter) = events::channel(client.clone(), &pod_name);
         let mut background: Vec<(&'static str, Task)> = vec![
             ("the keeper of certificates", certificates),

@@ -50,8 +50,8 @@ fn is_everything_created_that_is_needed_and_nothing_else() {
 
 #[test]
 fn does_every_flag_of_the_injector_get_a_value() {
-    // By default no namespace's registry is open to others.
-    let objects = render(&at("registry.namespaces", json!(["shared"])));
+    // By default no namespace's registry is open to others, and none is the only one.
+    let objects = render(&json!({"registry": {"namespaces": ["shared"]}, "rbac": {"namespaces": ["shared"]}}));
     let others = render(&at("tls", json!({"mode": "existing", "existing": {"secretName": "mine"}})));
     let mut given: BTreeSet<_> = [objects.flags(), others.flags()]
         .into_iter()
@@ -76,7 +76,7 @@ fn does_the_injector_know_the_objects_that_the_chart_creates() {
             ("deployment", "Deployment", "-injector"),
             ("service", "Service", "-injector"),
             ("webhook-configuration", "MutatingWebhookConfiguration", ""),
-            ("sidecar-cluster-role", "ClusterRole", "-sidecar"),
+            ("sidecar-role", "ClusterRole", "-sidecar"),
         ] {
             let name = format!("{fullname}{suffix}");
             objects.get(kind, &name);

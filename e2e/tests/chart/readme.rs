@@ -180,6 +180,32 @@ fn does_it_name_every_metric() {
     assert_eq!(named.map(str::to_owned).collect::<BTreeSet<_>>(), metrics.collect());
 }
 
+/// All of the Rust that there is.
+fn rust(folder: &Path, text: &mut String) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            rust(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(path).expect("text"));
+        }
+    }
+}
+
+#[test]
+fn does_every_test_exist_that_the_page_beside_other_injectors_names() {
+    let mut all = String::new();
+    ["injector", "sidecar", "e2e"].iter().for_each(|folder| rust(&root().join(folder), &mut all));
+    let page = file("docs/injectors.md");
+    let is_test = |word: &&str| {
+        word.matches('_').count() > 2 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())
+    };
+    let named: BTreeSet<&str> = page.split('`').filter(is_test).collect();
+    assert!(named.len() > 50, "{}", named.len());
+    let missing: Vec<_> = named.iter().filter(|name| !all.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[test]
 fn does_every_make_target_and_every_file_in_it_exist() {
     let (readme, makefile) = (file("README.md"), file("Makefile"));

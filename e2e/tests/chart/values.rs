@@ -176,6 +176,18 @@ fn are_impossible_combinations_refused_with_a_sentence() {
             json!({"test": {"namespace": "vault"}, "webhook": {"excludedNamespaces": ["vault"]}}),
             "test.namespace is vault, where no pod is injected",
         ),
+        (
+            json!({"rbac": {"namespaces": ["geth-peering"]}}),
+            "rbac.namespaces has geth-peering, where no pod is injected",
+        ),
+        (
+            json!({"rbac": {"namespaces": ["chain"]}, "test": {"namespace": "other"}}),
+            "test.namespace is other, which is not in rbac.namespaces",
+        ),
+        (
+            json!({"rbac": {"namespaces": ["chain"]}, "registry": {"namespaces": ["other"]}}),
+            "registry.namespaces has other, which is not in rbac.namespaces",
+        ),
         (json!({"dnsPolicy": "None"}), "dnsPolicy None needs dnsConfig.nameservers"),
         (
             json!({"extraEnv": [{"name": "INJECTOR_LOG_LEVEL", "value": "DEBUG"}]}),
@@ -266,6 +278,7 @@ fn does_every_value_change_what_is_rendered() {
         ("prometheusRule.enabled", json!(true)),
         ("prometheusRule.labels", json!({"release": "prometheus"})),
         ("prometheusRule.runbooks", json!("https://example.org/runbooks.md")),
+        ("rbac.namespaces", json!(["chain"])),
         ("registry.configMapNames", json!(["nodes"])),
         ("registry.namespaces", json!(["shared"])),
         ("replicas", json!(3)),

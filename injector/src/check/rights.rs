@@ -14,34 +14,44 @@ type Right<'a> = (&'a str, &'a str, &'a str, &'a str);
 
 /// Whether the account of an injector has the rights without which it cannot do its work.
 pub(super) async fn examine(client: &Client, pod: &Pod) -> Finding {
-    let flag = |name: &str| {
+    let flags = |name: &str| -> Vec<String> {
         let prefix = format!("--{name}=");
-        let mut arguments = pods::container(pod).into_iter().flat_map(|container| container.args.iter().flatten());
-        arguments.find_map(|argument| Some(argument.strip_prefix(&prefix)?.to_owned())).unwrap_or_default()
+        let arguments = pods::container(pod).into_iter().flat_map(|container| container.args.iter().flatten());
+        arguments.filter_map(|argument| Some(argument.strip_prefix(&prefix)?.to_owned())).collect()
     };
-    let (role, configuration) = (flag("sidecar-cluster-role"), flag("webhook-configuration"));
+    let flag = |name: &str| flags(name).pop().unwrap_or_default();
+    let (role, configuration, only) = (flag("sidecar-role"), flag("webhook-configuration"), flags("only-namespace"));
     let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone()).unwrap_or_default();
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let user = format!("system:serviceaccount:{namespace}:{account}");
 
     let rbac = "rbac.authorization.k8s.io";
     let admission = "admissionregistration.k8s.io";
-    let rights: Vec<Right<'_>> = vec![
-        ("", "namespaces", "", "watch"),
+    let of_role = if only.is_empty() { "clusterroles" } else { "roles" };
+    let in_namespaces: [Right<'_>; 5] = [
         ("", "serviceaccounts", "", "create"),
         (rbac, "rolebindings", "", "create"),
         (rbac, "rolebindings", NAME, "patch"),
-        (rbac, "clusterroles", &role, "bind"),
+        (rbac, of_role, &role, "bind"),
         ("events.k8s.io", "events", "", "create"),
-        (admission, "mutatingwebhookconfigurations", &configuration, "patch"),
     ];
-    let mut missing = Vec::new();
+    let mut needed: Vec<(&str, Right<'_>)> = Vec::new();
+    if only.is_empty() {
+        needed.push(("", ("", "namespaces", "", "watch")));
+        needed.extend(in_namespaces.map(|right| ("", right)));
+    }
+    needed.extend(only.iter().flat_map(|namespace| in_namespaces.map(|right| (namespace.as_str(), right))));
     // With certificates of somebody else's it writes no webhook configuration, and names none.
-    for right in rights.into_iter().filter(|(group, _, name, _)| *group != admission || !name.is_empty()) {
+    if !configuration.is_empty() {
+        needed.push(("", (admission, "mutatingwebhookconfigurations", &configuration, "patch")));
+    }
+    let mut missing = Vec::new();
+    for (namespace, right) in needed {
         let (_, resource, _, verb) = right;
-        match may(client, &user, right).await {
+        let place = if namespace.is_empty() { String::new() } else { format!(" in {namespace}") };
+        match may(client, &user, namespace, right).await {
             Ok(true) => {}
-            Ok(false) => missing.push(format!("{verb} {resource}")),
+            Ok(false) => missing.push(format!("{verb} {resource}{place}")),
             Err(finding) => return finding,
         }
     }
@@ -50,16 +60,22 @@ pub(super) async fn examine(client: &Client, pod: &Pod) -> Finding {
     } else {
         Finding::wrong(
             format!("{user} may not {}", missing.join(", ")),
-            "upgrade the chart, which writes its ClusterRole and the binding anew",
+            "upgrade the chart, which writes its roles and their bindings anew",
         )
     }
 }
 
-async fn may(client: &Client, user: &str, (group, resource, name, verb): Right<'_>) -> Result<bool, Finding> {
+async fn may(
+    client: &Client,
+    user: &str,
+    namespace: &str,
+    (group, resource, name, verb): Right<'_>,
+) -> Result<bool, Finding> {
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: Some(user.to_owned()),
             resource_attributes: Some(ResourceAttributes {
+                namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
                 group: Some(group.to_owned()),
                 resource: Some(resource.to_owned()),
                 name: (!name.is_empty()).then(|| name.to_owned()),

@@ -12,11 +12,10 @@ use kube::{Resource, ResourceExt};
 
 use super::NAME;
 use crate::api::MANAGED_BY;
+use crate::scope::Scope;
 
 /// The kind of subject that a pod's account is.
 pub(super) const SERVICE_ACCOUNT: &str = "ServiceAccount";
-/// The kind of role that bindings refer to.
-pub(super) const CLUSTER_ROLE: &str = "ClusterRole";
 
 /// The objects of one watch, one for each namespace.
 #[derive(Debug)]
@@ -84,10 +83,9 @@ pub enum Need {
 /// What the watches show.
 #[derive(Debug)]
 pub struct Index {
-    /// The ClusterRole that sidecars need.
+    /// The name of the role that sidecars need.
     role: String,
-    /// Namespaces in which nothing is made.
-    excluded: BTreeSet<String>,
+    scope: Scope,
     /// Labelled namespaces, and whether each is being deleted.
     namespaces: Mirror<bool>,
     accounts: Mirror<()>,
@@ -99,12 +97,15 @@ pub struct Index {
 }
 
 impl Index {
-    /// One that knows nothing yet; sidecars need the ClusterRole `role`, and nothing is made in `excluded` namespaces.
-    pub fn new(role: &str, excluded: BTreeSet<String>) -> Self {
+    /// One that knows nothing yet; sidecars need the role `role`, and nothing is made outside `scope`. Where that names its
+    /// namespaces, nobody shows their labels, and each counts as labelled.
+    pub fn new(role: &str, scope: Scope) -> Self {
+        let named = scope.only.iter().flatten().map(|namespace| (namespace.clone(), false)).collect();
+        let namespaces = Mirror { current: named, arriving: BTreeMap::new(), synced: scope.only.is_some() };
         Self {
             role: role.to_owned(),
-            excluded,
-            namespaces: Mirror::default(),
+            scope,
+            namespaces,
             accounts: Mirror::default(),
             bindings: Mirror::default(),
             subjects: BTreeMap::new(),
@@ -174,9 +175,9 @@ impl Index {
         if complete { Need::Nothing } else { Need::Write }
     }
 
-    /// Whether nothing is to be made in `namespace`.
-    pub fn is_excluded(&self, namespace: &str) -> bool {
-        self.excluded.contains(namespace)
+    /// Where anything may be made.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// Whether our account exists in `namespace`.
@@ -191,7 +192,7 @@ impl Index {
 
     /// Whether `binding` gives the role that sidecars need.
     pub fn gives_role(&self, binding: &RoleBinding) -> bool {
-        binding.role_ref.kind == CLUSTER_ROLE && binding.role_ref.name == self.role
+        binding.role_ref.kind == self.scope.role_kind() && binding.role_ref.name == self.role
     }
 
     /// The accounts that a binding in `namespace` has to have: ours, `account`, those it had before, and those that are
@@ -204,7 +205,7 @@ impl Index {
 
     /// A pod runs under `account` without the rights it needs in `namespace`.
     pub fn owe(&mut self, namespace: &str, account: &Holder) {
-        if !self.is_excluded(namespace) {
+        if self.scope.has(namespace) {
             self.owed.entry(namespace.to_owned()).or_default().insert(account.clone());
         }
     }
@@ -214,15 +215,15 @@ impl Index {
         self.owed.remove(namespace);
     }
 
-    /// The labelled namespaces that are not excluded.
+    /// The labelled namespaces in which anything may be made.
     pub fn labelled(&self) -> Vec<String> {
-        self.namespaces.current.keys().filter(|namespace| !self.is_excluded(namespace)).cloned().collect()
+        self.namespaces.current.keys().filter(|namespace| self.scope.has(namespace)).cloned().collect()
     }
 
     /// An account that is to have a sidecar's rights in `namespace` and has not: ours, where the namespace is labelled,
     /// or one that is owed them.
     pub fn lacking(&self, namespace: &str) -> Option<Holder> {
-        let labelled = self.namespaces.current.get(namespace) == Some(&false) && !self.is_excluded(namespace);
+        let labelled = self.namespaces.current.get(namespace) == Some(&false) && self.scope.has(namespace);
         let ours = labelled.then(|| Holder::new(namespace, NAME));
         let owed = self.owed.get(namespace).into_iter().flatten().cloned();
         ours.into_iter().chain(owed).find(|account| self.need(namespace, account) != Need::Nothing)

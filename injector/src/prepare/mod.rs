@@ -11,7 +11,9 @@
 
 mod binding;
 pub mod index;
+mod not_ready;
 mod pauses;
+mod watches;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,22 +22,21 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::try_join_all;
 use futures::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef};
 use kube::Client;
 use kube::api::{Api, PostParams};
 use kube::core::{ObjectMeta, PartialObjectMeta};
-use kube::runtime::watcher::{self, watcher};
-use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::api::{ApiError, CALL_DEADLINE, managed_by_us, steady, within};
-use crate::inject::{ENABLED, KEY};
+use crate::api::{ApiError, CALL_DEADLINE, managed_by_us, within};
 use crate::metrics::Metrics;
 use crate::readiness::Latch;
+use crate::scope::Scope;
 use binding::{change_subjects, delete_binding, is_gone, subject, with_accounts};
-use index::{CLUSTER_ROLE, Holder, Index, Need};
+use index::{Holder, Index, Need};
+pub use not_ready::NotReady;
 use pauses::{Next, Pauses};
 
 /// Name of the ServiceAccount and of the RoleBinding in every namespace with injected pods.
@@ -47,54 +48,6 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 8;
 /// How often a change is tried that others overtake.
 const ATTEMPTS: usize = 5;
-
-/// Why an account does not have a sidecar's rights.
-#[derive(Debug, Error)]
-pub enum NotReady {
-    /// The API server refused or did not answer.
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    /// Somebody else's binding has our name.
-    #[error(
-        "the RoleBinding {namespace}/{NAME} was not made by geth-peering and gives the role {found}, not {wanted}; \
-         delete or rename it, and it is made anew"
-    )]
-    Foreign {
-        /// Where it is.
-        namespace: String,
-        /// The role it gives.
-        found: String,
-        /// The role that sidecars need.
-        wanted: String,
-    },
-    /// Others change the binding all the time.
-    #[error("the RoleBinding {namespace}/{NAME} changes faster than it can be written")]
-    Contended {
-        /// Where it is.
-        namespace: String,
-    },
-    /// The preparation was not done within a request's deadline.
-    #[error("the API server did not answer within {} s; it is asked again", REQUEST_DEADLINE.as_secs())]
-    Late,
-    /// The preparation panicked.
-    #[error("geth-peering failed to prepare namespace {namespace}, which is an error in it; its log has the details")]
-    Failed {
-        /// Which.
-        namespace: String,
-    },
-    /// Nothing is made in this namespace.
-    #[error("namespace {namespace} is excluded from peering (webhook.excludedNamespaces), so nothing is made in it")]
-    Excluded {
-        /// Which.
-        namespace: String,
-    },
-    /// Nothing may be written for a dry run.
-    #[error("namespace {namespace} is not prepared yet, and a dry run changes nothing; a real request prepares it")]
-    DryRun {
-        /// Which.
-        namespace: String,
-    },
-}
 
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
@@ -112,9 +65,9 @@ pub struct Preparer {
 }
 
 impl Preparer {
-    /// One that binds accounts to the ClusterRole `role`, and makes nothing in `excluded` namespaces.
-    pub fn new(client: Client, role: &str, excluded: BTreeSet<String>, metrics: Arc<Metrics>) -> Self {
-        let index = Mutex::new(Index::new(role, excluded));
+    /// One that binds accounts to the role `role`, and makes nothing outside `scope`.
+    pub fn new(client: Client, role: &str, scope: Scope, metrics: Arc<Metrics>) -> Self {
+        let index = Mutex::new(Index::new(role, scope));
         Self { client, role: role.to_owned(), index, owing: Notify::new(), turns: Mutex::default(), metrics }
     }
 
@@ -147,9 +100,7 @@ impl Preparer {
             if self.is_ready(place, &account)? {
                 continue;
             }
-            if self.index().is_excluded(place) {
-                return Err(NotReady::Excluded { namespace: place.to_owned() });
-            }
+            self.check_scope(place)?;
             if dry_run {
                 return Err(NotReady::DryRun { namespace: place.to_owned() });
             }
@@ -159,6 +110,23 @@ impl Preparer {
             return Ok(());
         }
         tokio::time::timeout(REQUEST_DEADLINE, try_join_all(unready)).await.map_err(|_late| NotReady::Late)?.map(drop)
+    }
+
+    fn check_scope(&self, namespace: &str) -> Result<(), NotReady> {
+        let index = self.index();
+        let namespace = namespace.to_owned();
+        if index.scope().has(&namespace) {
+            Ok(())
+        } else if index.scope().excluded.contains(&namespace) {
+            Err(NotReady::Excluded { namespace })
+        } else {
+            Err(NotReady::OutOfScope { namespace })
+        }
+    }
+
+    /// The namespaces in which the injector has rights, unless it has them in all.
+    pub fn only(&self) -> Option<BTreeSet<String>> {
+        self.index().scope().only.clone()
     }
 
     /// The namespaces whose label asks for peering, as far as they are known.
@@ -199,14 +167,10 @@ impl Preparer {
     /// # Errors
     /// Only if a watch ends, which watches do not.
     pub async fn run(self: Arc<Self>, synced: Latch) -> anyhow::Result<()> {
-        let labelled = watcher::Config::default().labels(&format!("{KEY}={ENABLED}"));
-        let named = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
-        let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(self.client.clone());
-        let accounts: Api<PartialObjectMeta<ServiceAccount>> = Api::all(self.client.clone());
-        let bindings: Api<RoleBinding> = Api::all(self.client.clone());
-        let mut namespaces = steady("namespaces", watcher(namespaces, labelled));
-        let mut accounts = steady("ServiceAccounts", watcher(accounts, named.clone()));
-        let mut bindings = steady("RoleBindings", watcher(bindings, named));
+        let scope = self.index().scope().clone();
+        let mut namespaces = watches::labelled(&self.client, &scope);
+        let mut accounts = watches::named::<PartialObjectMeta<ServiceAccount>>(&self.client, &scope, "ServiceAccounts");
+        let mut bindings = watches::named::<RoleBinding>(&self.client, &scope, "RoleBindings");
         let mut pauses = Pauses::default();
         let mut attempts = FuturesUnordered::new();
         loop {
@@ -367,7 +331,7 @@ impl Preparer {
             metadata: named_by_us(),
             role_ref: RoleRef {
                 api_group: "rbac.authorization.k8s.io".to_owned(),
-                kind: CLUSTER_ROLE.to_owned(),
+                kind: self.index().scope().role_kind().to_owned(),
                 name: self.role.clone(),
             },
             subjects: Some(accounts.iter().map(subject).collect()),

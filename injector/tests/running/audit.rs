@@ -1,12 +1,12 @@
 //! Is it noticed that pods lack their sidecar?
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use injector::audit::Audit;
 use injector::metrics::Metrics;
 use injector::prepare::Preparer;
+use injector::scope::Scope;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ async fn are_pods_without_their_sidecar_counted_and_their_owner_told_once() {
 
     let metrics = Arc::new(Metrics::default());
     let client = server.client(OWN_NAMESPACE);
-    let preparer = Arc::new(Preparer::new(client.clone(), ROLE, BTreeSet::new(), metrics.clone()));
+    let preparer = Arc::new(Preparer::new(client.clone(), ROLE, Scope::default(), metrics.clone()));
     let audits = [0, 1].map(|replica| {
         let audit = Audit::new(client.clone(), preparer.clone(), metrics.clone(), &format!("injector-{replica}"));
         tokio::spawn(audit.run())

@@ -1,11 +1,11 @@
 //! What the injector makes in namespaces, when, and what it leaves alone.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fakes::apiserver::{ApiServer, Fault, Verb};
 use injector::metrics::Metrics;
 use injector::prepare::{NotReady, Preparer};
+use injector::scope::Scope;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use serde_json::{Value, json};
@@ -311,7 +311,7 @@ async fn is_a_preparation_that_took_too_long_for_its_pod_there_for_the_next() {
         }
     });
     let client = kube::Client::new(slow, OWN_NAMESPACE);
-    let preparer = Arc::new(Preparer::new(client, ROLE, BTreeSet::new(), Arc::new(Metrics::default())));
+    let preparer = Arc::new(Preparer::new(client, ROLE, Scope::default(), Arc::new(Metrics::default())));
     assert!(matches!(preparer.ensure("chain", "mine", None, false).await, Err(NotReady::Late)));
     assert_eq!(server.writes(), 0);
     gate.add_permits(1);
@@ -347,4 +347,33 @@ async fn does_an_interrupted_watch_see_what_it_missed() {
     server.compact();
     put_namespace(&server, "chain", true);
     until_prepared(&server, "chain").await;
+}
+
+#[tokio::test]
+async fn does_an_injector_with_rights_in_two_namespaces_prepare_those_and_touch_no_other() {
+    let server = cluster();
+    put_namespace(&server, "one", false);
+    put_namespace(&server, "two", false);
+    put_namespace(&server, "other", true);
+    let replica = Replica::launch_with(&server, &["--only-namespace=one,two"]).await;
+    replica.until_ready().await;
+    until_prepared(&server, "one").await;
+    until_prepared(&server, "two").await;
+    assert_eq!(server.get::<RoleBinding>("one", NAME).unwrap().role_ref.kind, "Role");
+    server.delete::<RoleBinding>("two", NAME);
+    until_prepared(&server, "two").await;
+
+    let api_server = replica.api_server(&server).await;
+    assert_eq!(create(&api_server, "one", "mine").await, "");
+    assert_eq!(bound(&server, "one"), [NAME, "mine"]);
+    let warnings = create(&api_server, "other", "mine").await;
+    assert!(
+        warnings.contains("namespace other is not one of those geth-peering has rights in (rbac.namespaces)"),
+        "{warnings}"
+    );
+
+    let of_namespaces = ["namespaces", "serviceaccounts", "rolebindings", "pods"];
+    for call in server.calls().into_iter().filter(|call| of_namespaces.contains(&call.plural.as_str())) {
+        assert!(["one", "two"].contains(&call.namespace.as_str()), "{call:?}");
+    }
 }

@@ -120,7 +120,12 @@ impl Replica {
 
     /// Starts one.
     pub(crate) async fn launch(server: &ApiServer) -> Self {
-        let cli: Cli = clap::Parser::parse_from([
+        Self::launch_with(server, &[]).await
+    }
+
+    /// Starts one that is told more.
+    pub(crate) async fn launch_with(server: &ApiServer, more: &[&str]) -> Self {
+        let usual = [
             "injector",
             "serve",
             "--namespace=geth-peering",
@@ -129,13 +134,14 @@ impl Replica {
             "--service=geth-peering-injector",
             "--webhook-configuration=geth-peering",
             "--ca-secret=geth-peering-ca",
-            "--sidecar-cluster-role=geth-peering-sidecar",
+            "--sidecar-role=geth-peering-sidecar",
             "--sidecar-image=geth-peering/sidecar:0.1.0",
             "--registry-namespace=shared,vault",
             "--excluded-namespace=kube-system,vault",
             "--https-port=0",
             "--http-port=0",
-        ]);
+        ];
+        let cli: Cli = clap::Parser::parse_from(usual.iter().chain(more));
         let Command::Serve(args) = cli.command else { unreachable!("it is told to serve") };
         let config = args.check().unwrap();
         let injector = Injector::bind(config, server.client(OWN_NAMESPACE)).await.unwrap();

@@ -125,7 +125,7 @@ impl Program {
                 ("service", SERVICE),
                 ("webhook-configuration", CONFIGURATION),
                 ("ca-secret", "geth-peering-ca"),
-                ("sidecar-cluster-role", "geth-peering-sidecar"),
+                ("sidecar-role", "geth-peering-sidecar"),
                 ("sidecar-image", "geth-peering/sidecar:0.1.0"),
                 ("https-port", &port),
                 ("http-port", &other),

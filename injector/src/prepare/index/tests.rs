@@ -32,7 +32,7 @@ fn binding(namespace: &str, role: &str, ours: bool, accounts: &[&str]) -> RoleBi
 
 /// An index that has seen the namespace `a`, labelled, with an account and `binding`.
 fn index(binding: Option<RoleBinding>) -> Index {
-    let mut index = Index::new(ROLE, ["vault".to_owned()].into());
+    let mut index = Index::new(ROLE, Scope::all_but(["vault".to_owned()].into()));
     for event in [Event::Init, Event::InitApply(namespace("a")), Event::InitDone] {
         index.see_namespace(event);
     }
@@ -123,7 +123,7 @@ fn are_rights_that_a_pod_is_owed_given_where_nothing_else_asks_for_them_and_no_l
 
 #[test]
 fn is_it_synced_only_after_all_three_lists() {
-    let mut index = Index::new(ROLE, ["vault".to_owned()].into());
+    let mut index = Index::new(ROLE, Scope::all_but(["vault".to_owned()].into()));
     index.see_namespace(Event::InitDone);
     index.see_account(Event::InitDone);
     index.see_binding(Event::Init);
