@@ -142,31 +142,47 @@ pub async fn uninstall() -> Result<()> {
 /// # Errors
 /// When helm fails.
 pub async fn install(values: &str) -> Result<()> {
-    let arguments = [
-        "upgrade",
-        "--install",
-        RELEASE,
-        CHART,
-        "--namespace",
-        RELEASE,
-        "--create-namespace",
-        "--wait",
-        "--values",
-        "-",
-    ];
-    helm(&arguments, values).await.map(drop)
+    install_by("helm", values).await
+}
+
+/// As [`install`], by `helm` of another version.
+///
+/// # Errors
+/// When it fails.
+pub async fn install_by(helm: &str, values: &str) -> Result<()> {
+    let arguments = ["upgrade", "--install", RELEASE, CHART, "--namespace", RELEASE, "--create-namespace", "--wait"];
+    run(helm, &[&arguments[..], &["--values", "-"]].concat(), values).await.map(drop)
+}
+
+/// What the chart of this checkout renders with the values of an earlier [`values`], but for what only `helm test` uses.
+///
+/// # Errors
+/// When helm fails.
+pub async fn render(values: &str) -> Result<String> {
+    // Helm asks no cluster for its version here, and believes what it was built with.
+    let arguments = ["template", RELEASE, CHART, "--namespace", RELEASE, "--kube-version=1.34", "--no-hooks"];
+    helm(&[&arguments[..], &["--values", "-"]].concat(), values).await
 }
 
 async fn helm(arguments: &[&str], stdin: &str) -> Result<String> {
-    let mut command = Command::new("helm");
+    run("helm", arguments, stdin).await
+}
+
+/// Runs one of the programs in the folder that `make toolpath` prints, and returns what it says.
+///
+/// # Errors
+/// When it fails, with its complaint.
+pub async fn run(program: &str, arguments: &[&str], stdin: &str) -> Result<String> {
+    let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().context("helm: is the folder that `make toolpath` prints on the PATH?")?;
+    let started = || format!("{program}: is the folder that `make toolpath` prints on the PATH?");
+    let mut child = command.spawn().with_context(started)?;
     if let Some(mut pipe) = child.stdin.take() {
         pipe.write_all(stdin.as_bytes()).await?;
     }
     let output = child.wait_with_output().await?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    ensure!(output.status.success(), "helm {}: {}", arguments.join(" "), text(&output.stderr).trim());
+    ensure!(output.status.success(), "{program} {}: {}", arguments.join(" "), text(&output.stderr).trim());
     Ok(text(&output.stdout))
 }
 

@@ -3,12 +3,15 @@
 //! These tests take the installation away and bring it back, so they take turns; cargo runs one file at a time.
 
 use anyhow::{Context, Result, ensure};
-use e2e::cluster::{NAME, Namespace, RELEASE, in_namespace};
+use e2e::admission::{dry_run, geth_pod};
+use e2e::cluster::{NAME, Namespace, OPT_IN, RELEASE, in_namespace};
 use e2e::geth::Geth;
 use e2e::network::Network;
 use e2e::{install, mesh, node, pods, wait};
 use futures::FutureExt;
+use injector::check::{Verdict, examine};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams};
 use kube::discovery::{Discovery, verbs};
 use kube::{Client, ResourceExt};
@@ -61,6 +64,105 @@ async fn does_a_network_outlive_an_uninstall_that_leaves_only_what_it_needs() ->
         network.scale(namespace, 3).await?;
         mesh::full_and_registered(namespace, &network.selector(), 3).await.context("after it was installed again")?;
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn does_helm_4_install_upgrade_and_roll_back_beside_what_the_injectors_write() -> Result<()> {
+    instead_of_the_installation(async |namespace, network, values| {
+        let helm4 = "helm4";
+        install::install_by(helm4, values).await?;
+        install::injectors_available(&namespace.client).await?;
+        let bundles = wait::until("the injectors have written the caBundle", wait::SOON, async || {
+            let bundles = install::ca_bundles(&namespace.client).await?;
+            ensure!(bundles.iter().all(|bundle| !bundle.is_empty()), "a webhook has none");
+            Ok(bundles)
+        })
+        .await?;
+        let mut other: Value = serde_saphyr::from_str(values)?;
+        other["podAnnotations"] = json!({"upgrade": "replaces every injector"});
+        other["webhook"]["timeoutSeconds"] = json!(6);
+        install::install_by(helm4, &other.to_string()).await?;
+        install::run(helm4, &["rollback", RELEASE, "1", "--namespace", RELEASE, "--wait"], "").await?;
+        install::injectors_available(&namespace.client).await?;
+        let webhooks = install::webhooks(&namespace.client).get(NAME).await?.webhooks.unwrap_or_default();
+        ensure!(webhooks.iter().all(|webhook| webhook.timeout_seconds == Some(5)), "not rolled back");
+        ensure!(install::ca_bundles(&namespace.client).await? == bundles, "helm took the caBundle away");
+        network.scale(namespace, 3).await?;
+        mesh::full_and_registered(namespace, &network.selector(), 3).await?;
+        install::run(helm4, &["uninstall", RELEASE, "--namespace", RELEASE, "--wait"], "").await.map(drop)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn does_what_helm_renders_work_without_helm() -> Result<()> {
+    instead_of_the_installation(async |namespace, network, values| {
+        let objects = install::render(values).await?;
+        let outcome = applied(namespace, network, &objects).await;
+        install::run("kubectl", &["delete", "--wait", "--ignore-not-found", "-f", "-"], &objects).await?;
+        outcome
+    })
+    .await
+}
+
+#[tokio::test]
+async fn does_an_installation_with_rights_in_one_namespace_serve_that_and_no_other() -> Result<()> {
+    instead_of_the_installation(async |namespace, network, values| {
+        let mut only: Value = serde_saphyr::from_str(values)?;
+        only["rbac"] = json!({"namespaces": [namespace.name]});
+        install::install(&only.to_string()).await?;
+        install::injectors_available(&namespace.client).await?;
+        wait::until("the sidecars' rights come from a Role", wait::SOON, async || {
+            let role = namespace.api::<RoleBinding>().get(NAME).await?.role_ref;
+            ensure!(role.kind == "Role", "they come from a {}", role.kind);
+            Ok(())
+        })
+        .await?;
+        network.scale(namespace, 3).await?;
+        mesh::full_and_registered(namespace, &network.selector(), 3).await?;
+        install::test().await?;
+        let findings = examine(&namespace.client, None, &namespace.name).await;
+        ensure!(findings.iter().all(|finding| finding.verdict == Verdict::Good), "{findings:#?}");
+        in_namespace(async |other| {
+            let pod = dry_run(other, &geth_pod(json!({OPT_IN: "enabled"}), json!({}))).await?;
+            ensure!(pod["spec"]["initContainers"].is_null(), "a pod of another namespace was injected: {pod}");
+            Ok(())
+        })
+        .await?;
+        install::uninstall().await
+    })
+    .await
+}
+
+/// What is to be seen while `objects` are the installation.
+async fn applied(namespace: &Namespace, network: &Network, objects: &str) -> Result<()> {
+    install::run("kubectl", &["apply", "-f", "-"], objects).await?;
+    install::injectors_available(&namespace.client).await?;
+    network.scale(namespace, 3).await?;
+    mesh::full_and_registered(namespace, &network.selector(), 3).await?;
+    let bundles = install::ca_bundles(&namespace.client).await?;
+    install::run("kubectl", &["diff", "-f", "-"], objects).await.context("applied again it would change something")?;
+    install::run("kubectl", &["apply", "-f", "-"], objects).await?;
+    ensure!(install::ca_bundles(&namespace.client).await? == bundles, "applying took the caBundle away");
+    Ok(())
+}
+
+/// Takes the installation away from a running network, does something else, and brings the installation back: whatever
+/// happens, the other tests need it.
+async fn instead_of_the_installation(
+    something: impl AsyncFnOnce(&Namespace, &Network, &str) -> Result<()>,
+) -> Result<()> {
+    let _turn = INSTALLATION.lock().await;
+    in_namespace(async |namespace| {
+        let (network, _) = running_network(namespace).await?;
+        let values = install::values().await?;
+        install::uninstall().await?;
+        let outcome = AssertUnwindSafe(something(namespace, &network, &values)).catch_unwind().await;
+        install::install(&values).await?;
+        install::injectors_available(&namespace.client).await?;
+        outcome.unwrap_or_else(|panic| resume_unwind(panic))
     })
     .await
 }
