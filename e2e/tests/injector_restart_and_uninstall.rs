@@ -3,7 +3,7 @@
 //! These tests take the installation away and bring it back, so they take turns; cargo runs one file at a time.
 
 use anyhow::{Context, Result, ensure};
-use e2e::admission::{dry_run, geth_pod};
+use e2e::admission::{dry_run, geth_pod, refusal};
 use e2e::cluster::{NAME, Namespace, OPT_IN, RELEASE, in_namespace};
 use e2e::geth::Geth;
 use e2e::network::Network;
@@ -128,6 +128,33 @@ async fn does_an_installation_with_rights_in_one_namespace_serve_that_and_no_oth
         in_namespace(async |other| {
             let pod = dry_run(other, &geth_pod(json!({OPT_IN: "enabled"}), json!({}))).await?;
             ensure!(pod["spec"]["initContainers"].is_null(), "a pod of another namespace was injected: {pod}");
+            Ok(())
+        })
+        .await?;
+        install::uninstall().await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn does_the_guard_refuse_a_pod_that_no_injector_saw_and_no_switch_keep_a_network_from_growing() -> Result<()> {
+    instead_of_the_installation(async |namespace, network, values| {
+        let mut guarded: Value = serde_saphyr::from_str(values)?;
+        guarded["webhook"]["failurePolicy"] = json!("Ignore");
+        guarded["guard"] = json!({"enabled": true, "actions": ["Deny"]});
+        guarded["networkPolicy"] = json!({"enabled": true});
+        guarded["flowSchema"] = json!({"enabled": true, "namespaces": [namespace.name]});
+        install::install(&guarded.to_string()).await?;
+        install::injectors_available(&namespace.client).await?;
+        network.scale(namespace, 3).await?;
+        mesh::full_and_registered(namespace, &network.selector(), 3).await?;
+
+        let injector = ["scale", "deployment", "geth-peering-injector", "--namespace", RELEASE, "--replicas=0"];
+        install::run("kubectl", &injector, "").await?;
+        let pod = geth_pod(json!({OPT_IN: "enabled"}), json!({}));
+        wait::until("a pod without the sidecar is refused", wait::SOON, async || {
+            let message = refusal(namespace, &pod).await?;
+            ensure!(message.contains("has the label geth-peering=enabled and no sidecar"), "{message}");
             Ok(())
         })
         .await?;
