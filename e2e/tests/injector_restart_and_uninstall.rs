@@ -10,11 +10,12 @@ use e2e::network::Network;
 use e2e::{install, mesh, node, pods, wait};
 use futures::FutureExt;
 use injector::check::{Verdict, examine};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::api::rbac::v1::RoleBinding;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::discovery::{Discovery, verbs};
 use kube::{Client, ResourceExt};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -159,6 +160,56 @@ async fn does_the_guard_refuse_a_pod_that_no_injector_saw_and_no_switch_keep_a_n
         })
         .await?;
         install::uninstall().await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn does_an_installation_with_a_certificate_from_elsewhere_follow_its_secret() -> Result<()> {
+    instead_of_the_installation(async |namespace, network, values| {
+        let authority_key = KeyPair::generate()?;
+        let mut authority = CertificateParams::new([])?;
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let bundle = authority.self_signed(&authority_key)?.pem();
+        let issuer = Issuer::new(authority, authority_key);
+        let secrets = install::namespace(&namespace.client).api::<Secret>();
+        let put = async || -> Result<String> {
+            let key = KeyPair::generate()?;
+            let name = format!("geth-peering-injector.{RELEASE}.svc");
+            let certificate = CertificateParams::new([name])?.signed_by(&key, &issuer)?.pem();
+            let secret = json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine"}, "type": "kubernetes.io/tls",
+                "stringData": {"tls.crt": certificate, "tls.key": key.serialize_pem()},
+            });
+            secrets.patch("mine", &PatchParams::apply("e2e").force(), &Patch::Apply(secret)).await?;
+            Ok(certificate)
+        };
+        put().await?;
+        let mut existing: Value = serde_saphyr::from_str(values)?;
+        existing["tls"] = json!({"mode": "existing", "existing": {"secretName": "mine", "caBundle": bundle}});
+        // So that not even a ClusterRole is needed.
+        existing["rbac"] = json!({"namespaces": [namespace.name]});
+        let outcome = async {
+            install::install(&existing.to_string()).await?;
+            install::injectors_available(&namespace.client).await?;
+            network.scale(namespace, 3).await?;
+            mesh::full_and_registered(namespace, &network.selector(), 3).await?;
+            let renewed = put().await?;
+            // A kubelet brings a changed Secret to its pods within a minute or so, or when a pod changes.
+            install::run("kubectl", &["annotate", "pods", "--all", "--namespace", RELEASE, "e2e=renewed"], "").await?;
+            let lines = |pem: &str| pem.lines().map(str::trim).collect::<String>();
+            wait::until("every injector serves the new certificate", wait::PODS, async || {
+                let served = install::certificates(&namespace.client).await?;
+                ensure!(served.iter().all(|served| lines(served).contains(&lines(&renewed))), "not yet: {served:?}");
+                Ok(())
+            })
+            .await?;
+            dry_run(namespace, &geth_pod(json!({OPT_IN: "enabled"}), json!({}))).await?;
+            install::uninstall().await
+        }
+        .await;
+        secrets.delete("mine", &DeleteParams::default()).await?;
+        outcome
     })
     .await
 }
