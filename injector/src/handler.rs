@@ -5,6 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::Semaphore;
+
 use crate::decision::Decision;
 use crate::events::{Notice, Notices};
 use crate::inject::{Account, AccountPlan, OptIn, Outcome, Settings, Survey};
@@ -22,12 +24,18 @@ pub const INTERNAL_ERROR: &str = "internal-error";
 /// The word of the Event that says that an account has no rights.
 const NOT_PREPARED: &str = "not-prepared";
 
+/// Reviews of more bytes than this are read one at a time. Read, they take up to some eighty times as much memory (pods of
+/// tens of thousands of variables), and nobody has a pod of such a size who means well.
+const LARGE: usize = 256 * 1024;
+
 /// Answers admission requests.
 pub struct Webhook {
     settings: Settings,
     preparer: Arc<Preparer>,
     notices: Notices,
     metrics: Arc<Metrics>,
+    /// Held while a large review is in memory.
+    large: Semaphore,
 }
 
 /// What was decided about a request, as it is logged, counted and answered.
@@ -43,7 +51,7 @@ impl Webhook {
             let words = Decision::ALL.iter().map(|decision| decision.word());
             words.chain([INTERNAL_ERROR]).for_each(|word| metrics.expect_decision(webhook, word));
         }
-        Self { settings, preparer, notices, metrics }
+        Self { settings, preparer, notices, metrics, large: Semaphore::new(1) }
     }
 
     /// Answers a review of a pod.
@@ -52,6 +60,7 @@ impl Webhook {
     /// If `body` is no review.
     pub async fn mutate_pods(&self, body: &[u8]) -> Result<Vec<u8>, ReviewError> {
         let start = Instant::now();
+        let _turn = if body.len() > LARGE { self.large.acquire().await.ok() } else { None };
         let review = Review::parse(body)?;
         let applicable =
             review.resource == "pods" && review.sub_resource.is_empty() && review.operation == Operation::Create;

@@ -166,3 +166,23 @@ async fn does_a_pod_keep_its_account_and_start_where_none_can_be_made() {
     let response = api_server.review("/mutate/pods", &review("other", pod.clone())).await;
     assert_eq!(patched(pod, &response)["spec"]["serviceAccountName"], "geth-peering", "the next one gets it");
 }
+
+#[tokio::test]
+async fn are_many_large_pods_at_once_all_answered_and_small_ones_meanwhile() {
+    let server = cluster();
+    let replica = Replica::start(&server).await;
+    let api_server = replica.api_server(&server).await;
+    let pod = |variables: usize| {
+        let mut pod = geth_pod(json!({"geth-peering": "enabled"}));
+        let all: Vec<_> = (0..variables).map(|number| json!({"name": format!("A{number}")})).collect();
+        pod["spec"]["containers"][0]["env"] = json!(all);
+        pod
+    };
+    let (large, small) = (pod(20_000), pod(1));
+    let ask = async |pod: &serde_json::Value| {
+        let response = api_server.review("/mutate/pods", &review("chain", pod.clone())).await;
+        assert_eq!(patched(pod.clone(), &response)["metadata"]["annotations"]["geth-peering/injected"], "0.1.0");
+    };
+    let asked = (0..20).map(|number| ask(if number % 2 == 0 { &large } else { &small }));
+    futures::future::join_all(asked).await;
+}
