@@ -52,7 +52,8 @@ pub async fn injector_pods(client: &Client) -> Result<Vec<Pod>> {
     Ok(namespace(client).api::<Pod>().list(&ListParams::default().labels(&selector)).await?.items)
 }
 
-/// Waits until as many injectors are available as there should be.
+/// Waits until as many injectors are available as there should be, and none is left that is about to end: for some
+/// seconds API servers may go on asking those, which refuse what they can no longer do.
 ///
 /// # Errors
 /// When they are not in time.
@@ -62,6 +63,9 @@ pub async fn injectors_available(client: &Client) -> Result<()> {
         let wanted = deployment.spec.and_then(|spec| spec.replicas);
         let available = deployment.status.and_then(|status| status.available_replicas);
         ensure!(wanted.is_some() && available == wanted, "{available:?} of {wanted:?} are");
+        let pods = injector_pods(client).await?;
+        let ending = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
+        ensure!(ending == 0, "{ending} are about to end");
         Ok(())
     })
     .await
@@ -129,7 +133,7 @@ pub async fn test() -> Result<String> {
     helm(&["test", RELEASE, "--namespace", RELEASE], "").await
 }
 
-/// `helm uninstall`.
+/// `helm uninstall`. The injectors may go on answering for some seconds.
 ///
 /// # Errors
 /// When helm fails.

@@ -3,8 +3,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use crate::decision::Decision;
@@ -36,6 +38,19 @@ pub struct Webhook {
     metrics: Arc<Metrics>,
     /// Held while a large review is in memory.
     large: Semaphore,
+    stopping: AtomicBool,
+}
+
+/// Why a request has no answer.
+#[derive(Debug, Error)]
+pub enum Unanswered {
+    /// It is no review.
+    #[error("a request that is no admission review: {0}")]
+    NoReview(#[from] ReviewError),
+    /// The pod's account lacks its rights, and whoever is about to end cannot owe them to it. Whoever answers when the pod
+    /// is created again can.
+    #[error("this injector is stopping and cannot give the pod's account its rights any more: {0}")]
+    Stopping(String),
 }
 
 /// What was decided about a request, as it is logged, counted and answered.
@@ -51,21 +66,26 @@ impl Webhook {
             let words = Decision::ALL.iter().map(|decision| decision.word());
             words.chain([INTERNAL_ERROR]).for_each(|word| metrics.expect_decision(webhook, word));
         }
-        Self { settings, preparer, notices, metrics, large: Semaphore::new(1) }
+        Self { settings, preparer, notices, metrics, large: Semaphore::new(1), stopping: AtomicBool::new(false) }
+    }
+
+    /// From now on nothing is promised for later, because this process ends soon.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// Answers a review of a pod.
     ///
     /// # Errors
-    /// If `body` is no review.
-    pub async fn mutate_pods(&self, body: &[u8]) -> Result<Vec<u8>, ReviewError> {
+    /// If `body` is no review, or the answer would need something to be done after the end of this process.
+    pub async fn mutate_pods(&self, body: &[u8]) -> Result<Vec<u8>, Unanswered> {
         let start = Instant::now();
         let _turn = if body.len() > LARGE { self.large.acquire().await.ok() } else { None };
         let review = Review::parse(body)?;
         let applicable =
             review.resource == "pods" && review.sub_resource.is_empty() && review.operation == Operation::Create;
         let decided = if applicable {
-            self.decide_about_pod(&review).await
+            self.decide_about_pod(&review).await?
         } else {
             Outcome::unchanged(Decision::NotApplicable).into()
         };
@@ -76,7 +96,7 @@ impl Webhook {
     ///
     /// # Errors
     /// If `body` is no review.
-    pub fn mutate_workloads(&self, body: &[u8]) -> Result<Vec<u8>, ReviewError> {
+    pub fn mutate_workloads(&self, body: &[u8]) -> Result<Vec<u8>, Unanswered> {
         let start = Instant::now();
         let review = Review::parse(body)?;
         // Nobody but the workload's own annotation can have asked for anything, and the webhook is a convenience: a
@@ -86,30 +106,33 @@ impl Webhook {
         Ok(self.conclude(WORKLOADS, start, &review, &decided))
     }
 
-    async fn decide_about_pod(&self, review: &Review) -> Decided {
+    async fn decide_about_pod(&self, review: &Review) -> Result<Decided, Unanswered> {
         let opt_in = OptIn::of(&review.object);
-        let Some(survey) = guarded(|| Survey::of(&review.object, &self.settings)) else { return failed(opt_in) };
+        let Some(survey) = guarded(|| Survey::of(&review.object, &self.settings)) else { return Ok(failed(opt_in)) };
         let account = match survey.account() {
             // It will not be injected.
             None => Account::Ready,
-            Some(plan) => self.account(review, plan).await,
+            Some(plan) => self.account(review, plan).await?,
         };
-        guarded(|| survey.inject(&account)).map_or_else(|| failed(opt_in), Decided::from)
+        Ok(guarded(|| survey.inject(&account)).map_or_else(|| failed(opt_in), Decided::from))
     }
 
     /// Sees to the account that the pod of `review` will run under.
-    async fn account(&self, review: &Review, plan: &AccountPlan) -> Account {
+    async fn account(&self, review: &Review, plan: &AccountPlan) -> Result<Account, Unanswered> {
         let (namespace, registry) = (&review.namespace, plan.registry.as_deref());
         let Err(error) = self.preparer.ensure(namespace, &plan.name, registry, review.dry_run).await else {
-            return Account::Ready;
+            return Ok(Account::Ready);
         };
         let why = error.to_string();
+        if self.stopping.load(Ordering::Relaxed) && !review.dry_run {
+            return Err(Unanswered::Stopping(why));
+        }
         self.notify(review, NOT_PREPARED, &format!("the sidecar may lack the rights to find peers: {why}"));
         let kept = plan.replaces.as_deref().filter(|_| !self.preparer.has_account(namespace));
         if !review.dry_run {
             self.preparer.owe(namespace, kept.unwrap_or(&plan.name), registry);
         }
-        if kept.is_some() { Account::Missing(why) } else { Account::Unbound(why) }
+        Ok(if kept.is_some() { Account::Missing(why) } else { Account::Unbound(why) })
     }
 
     /// Tells everybody who should know, and makes the answer.

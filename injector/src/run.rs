@@ -144,7 +144,7 @@ impl Injector {
         let serving = http.serve(plain_router(inside), stop_http.clone(), Duration::ZERO);
         tasks.spawn("the server of probes and metrics", Box::pin(done(serving)));
         // Outside `tasks`: it is what the end waits for.
-        let serving = https.serve(router(webhook), stop_https.clone(), patience.drain);
+        let serving = https.serve(router(webhook.clone()), stop_https.clone(), patience.drain);
         let mut webhooks = tokio::spawn(serving);
 
         tokio::select! {
@@ -154,6 +154,7 @@ impl Injector {
         }
         tracing::info!("stopping");
         readiness.stop();
+        webhook.stop();
         tokio::time::sleep(patience.unready).await;
         stop_https.cancel();
         webhooks.await.map_err(|error| anyhow!("the server of webhooks ended: {error}"))?;

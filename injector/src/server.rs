@@ -25,10 +25,9 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::handler::Webhook;
+use crate::handler::{Unanswered, Webhook};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
-use crate::review::ReviewError;
 use crate::tls::resolver::Resolver;
 
 /// The largest request body. API servers take objects of up to 3 MiB (apiserver `server/config.go`,
@@ -79,14 +78,17 @@ async fn mutate_workloads(State(webhook): State<Arc<Webhook>>, body: Bytes) -> R
     answer(webhook.mutate_workloads(&body))
 }
 
-fn answer(result: Result<Vec<u8>, ReviewError>) -> Response {
-    match result {
-        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
-        Err(error) => {
-            tracing::warn!("a request that is no admission review: {error}");
-            (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response()
-        }
-    }
+fn answer(result: Result<Vec<u8>, Unanswered>) -> Response {
+    let error = match result {
+        Ok(body) => return ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => error,
+    };
+    tracing::warn!("{error}");
+    let code = match error {
+        Unanswered::NoReview(_) => StatusCode::BAD_REQUEST,
+        Unanswered::Stopping(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (code, format!("{error}\n")).into_response()
 }
 
 async fn answer_in_time(request: Request, next: Next) -> Response {

@@ -63,6 +63,45 @@ async fn is_a_request_that_is_under_way_answered_before_the_end() {
 }
 
 #[tokio::test]
+async fn does_an_injector_that_stops_promise_nobody_rights_that_it_cannot_give_any_more() {
+    let server = cluster();
+    let mut replica = Replica::start(&server).await;
+    let (https, bundle) = (replica.https, bundle(&server).unwrap());
+    // Two requests that are under way when it is told to stop: of one the rights are there, of the other they cannot be had.
+    let mut waiting = Vec::new();
+    for namespace in ["ready", "bare"] {
+        let body = review(namespace, geth_pod(json!({"geth-peering": "enabled"}))).to_string();
+        if namespace == "ready" {
+            let api_server = replica.api_server(&server).await;
+            assert_eq!(api_server.post("/mutate/pods", body.clone()).await.0, StatusCode::OK);
+        }
+        let mut stream = replica.connect(&bundle, b"http/1.1").await.unwrap();
+        let head = format!(
+            "POST /mutate/pods HTTP/1.1\r\nHost: {SERVER_NAME}\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.read_exact(&mut [0; 25]).await.unwrap();
+        waiting.push((stream, body));
+    }
+    server.forbid(Verb::Create, "serviceaccounts");
+    replica.terminate();
+    until("no new connections", async || TcpStream::connect(https).await.is_err()).await;
+    for (stream, body) in &mut waiting {
+        stream.write_all(body.as_bytes()).await.unwrap();
+    }
+    let mut answers = Vec::new();
+    for (mut stream, _) in waiting {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answers.push(answer);
+    }
+    assert!(answers[0].starts_with("HTTP/1.1 200 OK"), "{}", answers[0]);
+    assert!(answers[1].starts_with("HTTP/1.1 503") && answers[1].contains("is stopping"), "{}", answers[1]);
+    replica.ended().await.unwrap();
+}
+
+#[tokio::test]
 async fn does_a_request_on_a_connection_that_is_about_to_end_still_succeed() {
     let server = cluster();
     let mut replica = Replica::start(&server).await;
