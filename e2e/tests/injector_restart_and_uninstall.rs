@@ -54,17 +54,8 @@ async fn does_a_network_outlive_an_uninstall_that_leaves_only_what_it_needs() ->
     let _turn = INSTALLATION.lock().await;
     in_namespace(async |namespace| {
         let (network, before) = running_network(namespace).await?;
-        let values = install::values().await?;
-        install::uninstall().await?;
-        // Whatever happens here, the other tests need the installation.
-        let outcome = AssertUnwindSafe(uninstalled(namespace, &network, before)).catch_unwind().await;
-        install::install(&values).await?;
-        install::injectors_available(&namespace.client).await?;
-        outcome.unwrap_or_else(|panic| resume_unwind(panic))?;
-
-        network.scale(namespace, 3).await?;
-        mesh::full_and_registered(namespace, &network.selector(), 3).await.context("after it was installed again")?;
-        Ok(())
+        while_away(&namespace.client, async |_| uninstalled(namespace, &network, before).await).await?;
+        grows(namespace, &network).await.context("after it was installed again")
     })
     .await
 }
@@ -90,8 +81,7 @@ async fn does_helm_4_install_upgrade_and_roll_back_beside_what_the_injectors_wri
         let webhooks = install::webhooks(&namespace.client).get(NAME).await?.webhooks.unwrap_or_default();
         ensure!(webhooks.iter().all(|webhook| webhook.timeout_seconds == Some(5)), "not rolled back");
         ensure!(install::ca_bundles(&namespace.client).await? == bundles, "helm took the caBundle away");
-        network.scale(namespace, 3).await?;
-        mesh::full_and_registered(namespace, &network.selector(), 3).await?;
+        grows(namespace, network).await?;
         install::run(helm4, &["uninstall", RELEASE, "--namespace", RELEASE, "--wait"], "").await.map(drop)
     })
     .await
@@ -121,8 +111,7 @@ async fn does_an_installation_with_rights_in_one_namespace_serve_that_and_no_oth
             Ok(())
         })
         .await?;
-        network.scale(namespace, 3).await?;
-        mesh::full_and_registered(namespace, &network.selector(), 3).await?;
+        grows(namespace, network).await?;
         install::test().await?;
         let findings = examine(&namespace.client, None, &namespace.name).await;
         ensure!(findings.iter().all(|finding| finding.verdict == Verdict::Good), "{findings:#?}");
@@ -145,10 +134,7 @@ async fn does_the_guard_refuse_a_pod_that_no_injector_saw_and_no_switch_keep_a_n
         guarded["guard"] = json!({"enabled": true, "actions": ["Deny"]});
         guarded["networkPolicy"] = json!({"enabled": true});
         guarded["flowSchema"] = json!({"enabled": true, "namespaces": [namespace.name]});
-        install::install(&guarded.to_string()).await?;
-        install::injectors_available(&namespace.client).await?;
-        network.scale(namespace, 3).await?;
-        mesh::full_and_registered(namespace, &network.selector(), 3).await?;
+        grows_with(namespace, network, &guarded.to_string()).await?;
 
         let injector = ["scale", "deployment", "geth-peering-injector", "--namespace", RELEASE, "--replicas=0"];
         install::run("kubectl", &injector, "").await?;
@@ -190,10 +176,7 @@ async fn does_an_installation_with_a_certificate_from_elsewhere_follow_its_secre
         // So that not even a ClusterRole is needed.
         existing["rbac"] = json!({"namespaces": [namespace.name]});
         let outcome = async {
-            install::install(&existing.to_string()).await?;
-            install::injectors_available(&namespace.client).await?;
-            network.scale(namespace, 3).await?;
-            mesh::full_and_registered(namespace, &network.selector(), 3).await?;
+            grows_with(namespace, network, &existing.to_string()).await?;
             let renewed = put().await?;
             // A kubelet brings a changed Secret to its pods within a minute or so, or when a pod changes.
             install::run("kubectl", &["annotate", "pods", "--all", "--namespace", RELEASE, "e2e=renewed"], "").await?;
@@ -218,8 +201,7 @@ async fn does_an_installation_with_a_certificate_from_elsewhere_follow_its_secre
 async fn applied(namespace: &Namespace, network: &Network, objects: &str) -> Result<()> {
     install::run("kubectl", &["apply", "-f", "-"], objects).await?;
     install::injectors_available(&namespace.client).await?;
-    network.scale(namespace, 3).await?;
-    mesh::full_and_registered(namespace, &network.selector(), 3).await?;
+    grows(namespace, network).await?;
     let bundles = install::ca_bundles(&namespace.client).await?;
     install::run("kubectl", &["diff", "-f", "-"], objects).await.context("applied again it would change something")?;
     install::run("kubectl", &["apply", "-f", "-"], objects).await?;
@@ -227,22 +209,39 @@ async fn applied(namespace: &Namespace, network: &Network, objects: &str) -> Res
     Ok(())
 }
 
-/// Takes the installation away from a running network, does something else, and brings the installation back: whatever
-/// happens, the other tests need it.
+/// As [`while_away`], beside a network that runs.
 async fn instead_of_the_installation(
     something: impl AsyncFnOnce(&Namespace, &Network, &str) -> Result<()>,
 ) -> Result<()> {
     let _turn = INSTALLATION.lock().await;
     in_namespace(async |namespace| {
         let (network, _) = running_network(namespace).await?;
-        let values = install::values().await?;
-        install::uninstall().await?;
-        let outcome = AssertUnwindSafe(something(namespace, &network, &values)).catch_unwind().await;
-        install::install(&values).await?;
-        install::injectors_available(&namespace.client).await?;
-        outcome.unwrap_or_else(|panic| resume_unwind(panic))
+        while_away(&namespace.client, async |values| something(namespace, &network, values).await).await
     })
     .await
+}
+
+/// Takes the installation away, does something, and brings the installation back: whatever happens, the other tests need
+/// it.
+async fn while_away(client: &Client, something: impl AsyncFnOnce(&str) -> Result<()>) -> Result<()> {
+    let values = install::values().await?;
+    install::uninstall().await?;
+    let outcome = AssertUnwindSafe(something(&values)).catch_unwind().await;
+    install::install(&values).await?;
+    install::injectors_available(client).await?;
+    outcome.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Installs with these values, and sees the network grow by a third Geth.
+async fn grows_with(namespace: &Namespace, network: &Network, values: &str) -> Result<()> {
+    install::install(values).await?;
+    install::injectors_available(&namespace.client).await?;
+    grows(namespace, network).await
+}
+
+async fn grows(namespace: &Namespace, network: &Network) -> Result<()> {
+    network.scale(namespace, 3).await?;
+    mesh::full_and_registered(namespace, &network.selector(), 3).await.map(drop)
 }
 
 /// What is to be seen while the product is not installed.

@@ -38,9 +38,9 @@ pub(super) async fn examine(client: &Client, pod: &Pod) -> Finding {
     let mut needed: Vec<(&str, Right<'_>)> = Vec::new();
     if only.is_empty() {
         needed.push(("", ("", "namespaces", "", "watch")));
-        needed.extend(in_namespaces.map(|right| ("", right)));
     }
-    needed.extend(only.iter().flat_map(|namespace| in_namespaces.map(|right| (namespace.as_str(), right))));
+    let places = if only.is_empty() { vec![""] } else { only.iter().map(String::as_str).collect() };
+    needed.extend(places.into_iter().flat_map(|place| in_namespaces.map(|right| (place, right))));
     // With certificates of somebody else's it writes no webhook configuration, and names none.
     if !configuration.is_empty() {
         needed.push(("", (admission, "mutatingwebhookconfigurations", &configuration, "patch")));

@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::*;
@@ -27,12 +28,9 @@ async fn is_it_ready_only_when_everything_it_needs_is_there() {
     assert_eq!(replica.get("/readyz").await, (StatusCode::OK, "ok\n".to_owned()));
 }
 
-#[tokio::test]
-async fn is_a_request_that_is_under_way_answered_before_the_end() {
-    let server = cluster();
-    let mut replica = Replica::start(&server).await;
-    let body = review("chain", geth_pod(json!({"geth-peering": "enabled"}))).to_string();
-    let mut stream = replica.connect(&bundle(&server).unwrap(), b"http/1.1").await.unwrap();
+/// Begins a request whose body is still to come.
+async fn begin(replica: &Replica, bundle: &str, body: &str) -> TlsStream<TcpStream> {
+    let mut stream = replica.connect(bundle, b"http/1.1").await.unwrap();
     let head = format!(
         "POST /mutate/pods HTTP/1.1\r\nHost: {SERVER_NAME}\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
         body.len()
@@ -42,7 +40,15 @@ async fn is_a_request_that_is_under_way_answered_before_the_end() {
     let mut interim = [0; 25];
     stream.read_exact(&mut interim).await.unwrap();
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}
 
+#[tokio::test]
+async fn is_a_request_that_is_under_way_answered_before_the_end() {
+    let server = cluster();
+    let mut replica = Replica::start(&server).await;
+    let body = review("chain", geth_pod(json!({"geth-peering": "enabled"}))).to_string();
+    let mut stream = begin(&replica, &bundle(&server).unwrap(), &body).await;
     let (https, address) = (replica.https, replica.http);
     let idle = replica.api_server(&server).await;
     assert_eq!(idle.post("/mutate/pods", body.clone()).await.0, StatusCode::OK);
@@ -75,13 +81,7 @@ async fn does_an_injector_that_stops_promise_nobody_rights_that_it_cannot_give_a
             let api_server = replica.api_server(&server).await;
             assert_eq!(api_server.post("/mutate/pods", body.clone()).await.0, StatusCode::OK);
         }
-        let mut stream = replica.connect(&bundle, b"http/1.1").await.unwrap();
-        let head = format!(
-            "POST /mutate/pods HTTP/1.1\r\nHost: {SERVER_NAME}\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).await.unwrap();
-        stream.read_exact(&mut [0; 25]).await.unwrap();
+        let stream = begin(&replica, &bundle, &body).await;
         waiting.push((stream, body));
     }
     server.forbid(Verb::Create, "serviceaccounts");

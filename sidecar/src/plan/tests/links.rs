@@ -12,18 +12,14 @@ fn does_the_younger_node_dial_at_once_and_the_older_only_trust() {
 #[test]
 fn does_a_pair_of_one_age_have_one_dialer() {
     for (own, expected) in [(1, vec![Call::Trust(at(2))]), (3, vec![Call::Add(at(2)), Call::Trust(at(2))])] {
-        let mut bench = Bench::new();
-        bench.own = Own::Ready(entry(own, 1000));
-        bench.data.insert("geth-1".into(), entry(own, 1000).to_value());
+        let mut bench = Bench::beside(entry(own, 1000));
         assert_eq!(calls(&bench.register(2, 1000).act()), expected, "the greater key counts as the younger node");
     }
 }
 
 #[test]
 fn does_a_node_among_many_dial_those_near_at_once_and_the_far_when_no_more_turn_up_that_came_before_it() {
-    let mut bench = Bench::new();
-    bench.own = Own::Ready(entry(1, 2000));
-    bench.data.insert("geth-1".into(), entry(1, 2000).to_value());
+    let mut bench = Bench::beside(entry(1, 2000));
     for node in 2..=13 {
         bench.register(node, 1000);
     }
@@ -35,35 +31,33 @@ fn does_a_node_among_many_dial_those_near_at_once_and_the_far_when_no_more_turn_
     assert_eq!(dialed(bench.pass(Duration::from_millis(80))), 4, "nobody has come for 100 ms");
 }
 
-#[test]
-fn does_an_older_node_leave_a_younger_one_time_to_dial_that_may_see_fewer_between_them() {
-    let mut bench = Bench::new();
-    bench.own = Own::Ready(entry(1, 900));
-    bench.data.insert("geth-1".into(), entry(1, 900).to_value());
+/// The oldest of 18 nodes, which reads of the others so long after they came.
+fn oldest(news: Duration) -> Bench {
+    let mut bench = Bench::beside(entry(1, 900));
+    bench.pass(news);
     for node in 2..=18 {
         bench.register(node, 1000);
     }
-    let dialed = |bench: &mut Bench, millis| {
-        calls(&bench.pass(Duration::from_millis(millis)).act()).contains(&Call::Add(at(18)))
-    };
-    assert!(!dialed(&mut bench, 0) && !dialed(&mut bench, 250), "18 may not have seen all that came before it");
-    assert!(dialed(&mut bench, 100), "by now it has, and leaves it to node 1");
+    bench
+}
+
+/// Whether 18 is dialed when so many milliseconds have passed.
+fn dials_18(bench: &mut Bench, millis: u64) -> bool {
+    calls(&bench.pass(Duration::from_millis(millis)).act()).contains(&Call::Add(at(18)))
+}
+
+#[test]
+fn does_an_older_node_leave_a_younger_one_time_to_dial_that_may_see_fewer_between_them() {
+    let mut bench = oldest(Duration::ZERO);
+    assert!(!dials_18(&mut bench, 0) && !dials_18(&mut bench, 250), "18 may not have seen all that came before it");
+    assert!(dials_18(&mut bench, 100), "by now it has, and leaves it to node 1");
 }
 
 #[test]
 fn does_an_older_node_wait_the_longer_for_a_younger_one_the_slower_news_is() {
-    let mut bench = Bench::new();
-    bench.own = Own::Ready(entry(1, 900));
-    bench.data.insert("geth-1".into(), entry(1, 900).to_value());
-    bench.pass(SECOND);
-    for node in 2..=18 {
-        bench.register(node, 1000);
-    }
-    let dialed = |bench: &mut Bench, millis| {
-        calls(&bench.pass(Duration::from_millis(millis)).act()).contains(&Call::Add(at(18)))
-    };
-    assert!(!dialed(&mut bench, 0) && !dialed(&mut bench, 2250), "it read of 18 a second after 18 had come");
-    assert!(dialed(&mut bench, 100));
+    let mut bench = oldest(SECOND);
+    assert!(!dials_18(&mut bench, 0) && !dials_18(&mut bench, 2250), "it read of 18 a second after 18 had come");
+    assert!(dials_18(&mut bench, 100));
 }
 
 #[test]
@@ -79,9 +73,7 @@ fn does_a_node_that_cannot_register_dial_all_the_same() {
 
 #[test]
 fn does_an_order_that_never_holds_still_keep_nobody_waiting_for_long() {
-    let mut bench = Bench::new();
-    bench.own = Own::Ready(entry(1, 2000));
-    bench.data.insert("geth-1".into(), entry(1, 2000).to_value());
+    let mut bench = Bench::beside(entry(1, 2000));
     for node in 2..=13 {
         bench.register(node, 1000);
     }

@@ -65,6 +65,14 @@ impl Bench {
         bench
     }
 
+    /// The same beside a Geth that is `own`, which is registered.
+    fn beside(own: Entry) -> Self {
+        let mut bench = Self::new();
+        bench.data.insert("geth-1".into(), own.to_value());
+        bench.own = Own::Ready(own);
+        bench
+    }
+
     fn register(&mut self, node: u8, since: i64) -> &mut Self {
         self.data.insert(format!("geth-{node}"), entry(node, since).to_value());
         self

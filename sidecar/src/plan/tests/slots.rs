@@ -9,9 +9,7 @@ fn small(node: u8, since: i64) -> Entry {
 /// The youngest of seven nodes, node 1, with two dial slots. Both are used, for 7 and for 5, which
 /// node 1 dialed before it had read of 6 and 7, and which is to dial node 1 now; 6 is dialed by nobody else.
 fn without_slots() -> Bench {
-    let mut bench = Bench::new();
-    bench.own = Own::Ready(small(1, 2000));
-    bench.data.insert("geth-1".into(), small(1, 2000).to_value());
+    let mut bench = Bench::beside(small(1, 2000));
     for node in 2..=5 {
         bench.register(node, 1000);
     }
@@ -50,9 +48,7 @@ fn is_a_link_that_was_given_up_for_its_slot_not_dialed_again_at_once() {
 /// Node 1 with two dial slots, both used: for 3, which is to dial node 1 and did not, and for 2, the only other node then.
 /// The first of the two that is in its share now, 4, came since.
 fn stepped_in() -> Bench {
-    let mut bench = Bench::new();
-    bench.own = Own::Ready(small(1, 1000));
-    bench.data.insert("geth-1".into(), small(1, 1000).to_value());
+    let mut bench = Bench::beside(small(1, 1000));
     bench.register(2, 900).register(3, 1001);
     assert!(bench.calls().contains(&Call::Add(at(2))));
     bench.peers.push(peer(2, Eth::Up, false));
@@ -74,9 +70,7 @@ fn is_nobody_hung_up_on_who_may_have_dialed_in_vain_less_than_35_s_ago() {
 
 #[test]
 fn does_a_node_keep_its_last_slots_for_those_whom_it_is_to_dial() {
-    let mut bench = Bench::new();
-    bench.own = Own::Ready(small(1, 1000));
-    bench.data.insert("geth-1".into(), small(1, 1000).to_value());
+    let mut bench = Bench::beside(small(1, 1000));
     // 2 and 3 fill its slots as soon as they can be reached.
     bench.register(2, 900).register(3, 900).register(4, 1001);
     for _ in 0..60 {
