@@ -1,8 +1,8 @@
 //! Kubernetes Events on the own pod: the few things that a person must act on, where
 //! people look first.
 //!
-//! They are a courtesy: written beside everything else, seldom, and not at all where
-//! the account has no right to (`create` on `events`).
+//! They are a courtesy: written beside everything else, and seldom; where the account has no right
+//! to (`create` on `events`), that is tried as seldom.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -139,8 +139,7 @@ pub struct OwnPod {
     pub uid: String,
 }
 
-/// Writes Events on `pod` as `status` changes, until nobody changes it any more or
-/// there is no right to.
+/// Writes Events on `pod` as `status` changes, until nobody changes it any more.
 pub async fn run(client: Client, pod: OwnPod, mut status: watch::Receiver<Status>, clock: Clock) {
     let events: Api<Event> = Api::namespaced(client, &pod.namespace);
     let mut schedule = Schedule::default();
@@ -152,8 +151,9 @@ pub async fn run(client: Client, pod: OwnPod, mut status: watch::Receiver<Status
             match timeout(DEADLINE, events.create(&PostParams::default(), &event)).await {
                 // An earlier run of this sidecar has said so within the hour.
                 Ok(Err(KubeError::Api(status))) if status.code == 409 => {}
+                // Rights may come at any time; until then it is not tried more often than it would be said.
                 Ok(Err(KubeError::Api(status))) if status.code == 403 => {
-                    return debug!("no Events will be written: {}", status.message);
+                    debug!(reason, "may not write an Event: {}", status.message);
                 }
                 Ok(Ok(_)) => debug!(reason, "wrote an Event"),
                 failed => {

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
 use crate::geth::{Admin, CallError, CloseReason, ConnectError, Eth, NodeInfo, Peer, PeerEvent, PeerEvents};
@@ -26,6 +27,11 @@ const RESYNC: Duration = Duration::from_secs(15);
 const HANDSHAKE_RESYNC: Duration = Duration::from_millis(50);
 /// How long a handshake is followed so closely; `handshakeTimeout` is 5 s (eth/protocols/eth, v1.17.5).
 const HANDSHAKES: u32 = 100;
+/// For so many times as long as Geth took to name its peers it is not asked again: on a machine that many
+/// nodes start on at once, asking must not take from Geth the time that its handshakes need.
+const REST: u32 = 4;
+/// The shortest such pause, in which what happens to several peers at once comes together, and the longest.
+const RESTS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
 
 /// Why Geth cannot be asked at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +124,12 @@ impl Session {
 
         let mut handshakes = 0;
         loop {
-            let pause = match admin.peers().await {
+            // The look that begins here is as good as any that was asked for before.
+            let _asked_for = self.refresh.notified().now_or_never();
+            let asked = Instant::now();
+            let answer = admin.peers().await;
+            let rested = Instant::now() + rest(asked.elapsed());
+            let pause = match answer {
                 Ok(peers) => {
                     let shaking = peers.iter().any(|peer| peer.eth == Eth::Handshake);
                     handshakes = if shaking { handshakes + 1 } else { 0 };
@@ -131,20 +142,20 @@ impl Session {
                     RECONNECT
                 }
             };
-            tokio::select! {
+            let event = tokio::select! {
                 reason = admin.closed() => {
                     self.fresh = has_ended(&reason);
                     return self.trouble(Trouble::Waiting, reason.to_string(), true).await;
                 }
-                event = next(&mut events) => {
-                    // One look at the peers answers for all that has happened until then.
-                    for event in event.into_iter().chain(queued(&mut events)) {
-                        self.tell(GethEvent::Peer(event)).await;
-                    }
-                }
-                () = self.refresh.notified() => {}
-                () = sleep(pause) => {}
+                event = next(&mut events) => event,
+                () = self.refresh.notified() => None,
+                () = sleep(pause) => None,
                 () = self.events.closed() => return,
+            };
+            sleep_until(rested).await;
+            // One look at the peers answers for all that has happened until then.
+            for event in event.into_iter().chain(queued(&mut events)) {
+                self.tell(GethEvent::Peer(event)).await;
             }
         }
     }
@@ -156,6 +167,12 @@ impl Session {
     async fn tell(&self, event: GethEvent) {
         let _nobody_listens = self.events.send(event).await;
     }
+}
+
+/// How long Geth is left in peace that took so long to name its peers.
+fn rest(took: Duration) -> Duration {
+    let [shortest, longest] = RESTS;
+    (took * REST).clamp(shortest, longest)
 }
 
 /// Subscribes to peer events; `None` from clients that have none.

@@ -1,6 +1,6 @@
 //! How things are, for people and programs: the JSON of `/status`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -58,7 +58,7 @@ pub struct Condition {
     pub state: &'static str,
     /// Why, in plain words.
     pub reason: String,
-    /// Since when it is in that state.
+    /// Since when it is so, or missing.
     pub since: Timestamp,
 }
 
@@ -171,7 +171,7 @@ pub struct PeerStatus {
     pub state: &'static str,
     /// Why, in plain words.
     pub reason: String,
-    /// Since when it is in that state.
+    /// Since when it is so, or missing.
     pub since: Timestamp,
 }
 
@@ -200,8 +200,9 @@ impl Status {
 
     /// Takes over what was planned, and logs what is new in it: one line a change.
     pub fn take_over(&mut self, plan: &Plan, now: Timestamp) {
+        let states: BTreeMap<&str, &str> = self.peers.iter().map(|peer| (peer.pod.as_str(), peer.state)).collect();
         for link in &plan.links {
-            let before = self.peers.iter().find(|peer| peer.pod == link.pod).map(|peer| peer.state);
+            let before = states.get(link.pod.as_str()).copied();
             if before != Some(link.state.as_str()) {
                 let lost = before == Some(LinkState::Connected.as_str());
                 if link.state == LinkState::Connected || lost || !link.state.is_wanted() {
@@ -211,7 +212,8 @@ impl Status {
                 }
             }
         }
-        for gone in self.peers.iter().filter(|peer| !plan.links.iter().any(|link| link.pod == peer.pod)) {
+        let there: BTreeSet<&str> = plan.links.iter().map(|link| link.pod.as_str()).collect();
+        for gone in self.peers.iter().filter(|peer| !there.contains(peer.pod.as_str())) {
             info!(pod = gone.pod, "it left the registry");
         }
         for concern in plan.concerns.iter().filter(|concern| !self.concerns.contains(concern)) {

@@ -249,6 +249,8 @@ impl Memory {
     /// has already is silently ignored, even with a new address (p2p/dial.go, v1.17.5): remove first.
     pub(super) fn add(&mut self, enode: Enode, stepped_in: bool) -> Vec<Call> {
         self.stepped_in = stepped_in;
+        // That was said of the dial before.
+        self.dropped.take_if(|why| why == CROSSED);
         match self.listed {
             Static::Absent => vec![Call::Add(enode)],
             Static::At(_) | Static::Unknown => vec![Call::Remove(enode), Call::Add(enode)],

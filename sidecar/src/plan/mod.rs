@@ -179,6 +179,12 @@ impl LinkState {
     pub fn is_wanted(self) -> bool {
         matches!(self, Self::Connected | Self::Handshake | Self::Dialing | Self::NoSlot | Self::Waiting)
     }
+
+    /// Whether a link that comes from this state into `next` is still as it was to whoever misses it.
+    fn goes_on_as(self, next: Self) -> bool {
+        let is_missing = |state: Self| state.is_wanted() && state != Self::Connected;
+        self == next || (is_missing(self) && is_missing(next))
+    }
 }
 
 /// A link, as a person wants to see it.
@@ -192,7 +198,7 @@ pub struct LinkReport {
     pub state: LinkState,
     /// Why it is so, in plain words.
     pub reason: String,
-    /// Since when it is so.
+    /// Since when it is so; of a link that should be up and is not, since when it is missing, whatever came between.
     pub since: Timestamp,
 }
 
@@ -327,7 +333,7 @@ impl Planner {
             .map(|Link { pod, enode, state, reason }| {
                 let since = previous
                     .remove(&pod)
-                    .filter(|dated| dated.state == state && dated.enode == enode)
+                    .filter(|dated| dated.state.goes_on_as(state) && dated.enode == enode)
                     .map_or(now.wall, |dated| dated.since);
                 self.reports.insert(pod.clone(), Dated { state, enode, since });
                 LinkReport { pod, enode, state, reason, since }

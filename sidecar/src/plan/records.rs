@@ -8,14 +8,19 @@ use rand::Rng;
 use super::concern::Concern;
 use super::membership::Link;
 use super::pace::Pace;
-use super::{Action, LinkState, Now, Own, Plan, Situation, jittered};
+use super::{Action, LinkState, Now, Own, Plan, Situation, jittered, versions};
 use crate::backoff::Backoff;
 use crate::registry::entry::Entry;
 use crate::registry::store::{PodState, StoreErrorKind};
+use crate::registry::view::Record;
 
 /// How long a link is missing before its pod is looked for, spread over as much
 /// again, so that the first sidecar to look can spare the others their call.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
+/// The same for a node that has just come: it lives, and where many come at once their links take a while.
+const FIRST_LOOK_AT_NEWCOMER: Duration = Duration::from_secs(5);
+/// How long ago a node that has just come came at most.
+const NEWCOMER: Duration = Duration::from_secs(10);
 /// How long after a pod was found alive it is looked for again, while its link stays down.
 const NEXT_LOOK: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(60));
 /// The same for a pod that is of another network, and so never has a link.
@@ -148,9 +153,10 @@ impl Records {
         plan: &mut Plan,
     ) {
         // Without an answering Geth every link is missing, which says nothing of the others.
-        let (Own::Ready(_), Some(registry), Some(_)) = (situation.own, situation.registry, situation.peers) else {
+        let (Own::Ready(own), Some(registry), Some(_)) = (situation.own, situation.registry, situation.peers) else {
             return;
         };
+        let crowded = plan.concerns.iter().any(|concern| matches!(concern, Concern::MeshTooLarge { .. }));
         let suspect = |link: &&Link| !matches!(link.state, LinkState::Connected | LinkState::Invalid);
         let suspected: BTreeMap<&str, &Link> =
             links.iter().filter(suspect).map(|link| (link.pod.as_str(), link)).collect();
@@ -158,16 +164,19 @@ impl Records {
 
         for (pod, link) in suspected {
             let Some(record) = registry.get(pod) else { continue };
-            let suspect = self.suspects.entry(pod.to_owned()).or_insert_with(|| Suspect::new(&record.value, now, rng));
+            let suspect = self.suspects.entry(pod.to_owned()).or_insert_with(|| Suspect::new(record, now, rng));
             if suspect.value != record.value && !suspect.busy {
-                *suspect = Suspect::new(&record.value, now, rng);
+                *suspect = Suspect::new(record, now, rng);
             }
             if suspect.busy {
                 continue;
             }
+            let silent = !crowded && is_silent(own, record, link.state);
+            if !silent {
+                suspect.since = now.elapsed;
+            }
             match suspect.verdict {
-                // Without a link there is no silence to go by.
-                Verdict::Unknowable if !link.state.is_wanted() => {}
+                Verdict::Unknowable if !silent => {}
                 Verdict::Unknowable if now.elapsed < suspect.since + SILENCE => plan.wake_at(suspect.since + SILENCE),
                 Verdict::Dead | Verdict::Unknowable => {
                     suspect.busy = true;
@@ -193,12 +202,21 @@ impl Records {
     }
 }
 
+/// Whether it is for want of any sign of the other node that its link is missing. A Geth that answers on the wire lives, and
+/// of one with which nothing but a version or a slot is wanting nobody can say that it does not.
+fn is_silent(own: &Entry, record: &Record, state: LinkState) -> bool {
+    let apart = |entry: &Entry| versions::apart(&own.client, &entry.client).is_some();
+    matches!(state, LinkState::Dialing | LinkState::Waiting) && !record.entry.as_ref().is_ok_and(apart)
+}
+
 impl Suspect {
-    fn new(value: &str, now: Now, rng: &mut impl Rng) -> Self {
+    fn new(record: &Record, now: Now, rng: &mut impl Rng) -> Self {
+        let has_come = |entry: &Entry| now.wall.duration_since(entry.since).unsigned_abs() < NEWCOMER;
+        let wait = if record.entry.as_ref().is_ok_and(has_come) { FIRST_LOOK_AT_NEWCOMER } else { FIRST_LOOK };
         Self {
-            value: value.to_owned(),
+            value: record.value.clone(),
             since: now.elapsed,
-            look_at: now.elapsed + jittered(FIRST_LOOK, FIRST_LOOK, rng),
+            look_at: now.elapsed + jittered(wait, wait, rng),
             looks: 0,
             busy: false,
             verdict: Verdict::Open,

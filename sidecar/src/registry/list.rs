@@ -4,7 +4,7 @@
 //! [`EXTERNAL_NODES`], which people write. Anybody may have written anything, so each
 //! element counts only if it is what it has to be, and the others do not suffer from it.
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::enode::{Enode, EnodeError};
@@ -54,10 +54,10 @@ pub struct Element {
 }
 
 impl Element {
-    fn new(value: Value) -> Self {
-        match value {
-            Value::String(text) => Self { node: text.trim().parse().map_err(ElementError::Enode), text },
-            _ => Self { text: String::new(), node: Err(ElementError::NotText) },
+    fn new(json: &RawValue) -> Self {
+        match serde_json::from_str::<String>(json.get()) {
+            Ok(text) => Self { node: text.trim().parse().map_err(ElementError::Enode), text },
+            Err(_) => Self { text: String::new(), node: Err(ElementError::NotText) },
         }
     }
 
@@ -92,7 +92,9 @@ fn elements(value: &str) -> Result<Vec<Element>, ListError> {
     if value.len() > MAX_LENGTH {
         return Err(ListError::TooLong);
     }
-    let values: Vec<Value> = serde_json::from_str(value).map_err(|error| ListError::Format(error.to_string()))?;
+    // Where each element begins and ends is all that is kept of it until it is seen to be a text: whatever
+    // else somebody put there could take a hundred times as much memory as it is long.
+    let values: Vec<&RawValue> = serde_json::from_str(value).map_err(|error| ListError::Format(error.to_string()))?;
     if values.len() > MAX_ELEMENTS {
         return Err(ListError::TooMany);
     }
@@ -137,11 +139,19 @@ mod tests {
             "[".repeat(500_000),
             format!("\"{}\"", "x".repeat(MAX_LENGTH)),
             format!("[{}0]", "0,".repeat(MAX_ELEMENTS)),
+            format!(r#"[{}0]"#, r#"{"":0},"#.repeat(MAX_LENGTH / 8)),
         ] {
             let list = NodeList::parse(&bad);
             assert!(list.elements.unwrap_err().to_string().len() < 300);
         }
         assert_eq!(NodeList::parse("[]").elements, Ok(vec![]));
+    }
+
+    #[test]
+    fn is_an_element_as_deep_as_a_list_can_hold_one_that_is_no_text() {
+        let deep = format!(r#"[{}{}, "{}"]"#, "[".repeat(500_000), "]".repeat(500_000), enode("ab"));
+        let elements = NodeList::parse(&deep).elements.unwrap();
+        assert!(elements[0].node == Err(ElementError::NotText) && elements[1].node.is_ok());
     }
 
     proptest! {

@@ -319,7 +319,8 @@ impl Store {
                     // Too old a version: list anew.
                     WatchEvent::Error(status) if status.code == 410 => {
                         debug!(%status, "the watch is too old");
-                        return Ok(());
+                        // What was listed only now should not be.
+                        return if begun.elapsed() < WATCH_LIVES { Err(StoreError::WatchEnded) } else { Ok(()) };
                     }
                     WatchEvent::Error(status) => return Err(StoreError::Api(KubeError::Api(status))),
                 };

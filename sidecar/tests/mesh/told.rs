@@ -43,13 +43,16 @@ async fn is_a_geth_without_p2p_said_by_one_event_on_its_pod() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn is_nothing_said_and_nothing_asked_again_without_the_right_to_events() {
+async fn is_an_event_without_the_right_to_it_tried_only_as_often_as_it_would_be_written() {
     let network = Network::new();
     network.server.forbid(Verb::Create, "events");
     let dev = network.start_with(0, GethConfig { p2p: false, ..network.geth_config(0) });
-    write_events(&network, &dev).await.unwrap();
-    sleep(3 * HOUR).await;
-    assert_eq!(network.server.count(Verb::Create, "events"), 1);
+    let _writer = write_events(&network, &dev);
+    sleep(2 * HOUR).await;
+    assert_eq!(network.server.count(Verb::Create, "events"), 2);
+    network.server.heal();
+    sleep(HOUR).await;
+    assert_eq!(network.server.list::<Event>(NAMESPACE).len(), 1, "the right has come");
 }
 
 #[tokio::test(start_paused = true)]

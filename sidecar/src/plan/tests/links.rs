@@ -110,6 +110,7 @@ fn does_the_side_that_stepped_in_give_way_when_the_two_dials_met() {
         assert_eq!(calls(&bench.pass(SECOND).act()), [], "the other side's next dial is after 35 s");
     }
     assert_eq!(calls(&bench.pass(SECOND * 4).act()), [Call::Add(at(2))], "which did not come");
+    assert_eq!(calls(&bench.act()), [], "this dial has met nobody's");
 }
 
 #[test]
@@ -297,6 +298,8 @@ fn is_a_state_dated_from_when_it_began() {
     bench.register(2, 1100);
     let first = bench.plan().links[0].since;
     assert_eq!(bench.pass(SECOND).plan().links[0].since, first);
+    bench.peers = vec![peer(2, Eth::Handshake, true)];
+    assert_eq!(bench.pass(SECOND).plan().links[0].since, first, "it is still missing");
     bench.peers = vec![peer(2, Eth::Up, true)];
     assert_eq!(bench.pass(SECOND).plan().links[0].since, bench.now.wall);
 }

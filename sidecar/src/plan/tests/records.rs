@@ -60,24 +60,52 @@ fn is_an_entry_removed_only_when_its_pod_is_known_to_be_gone() {
     assert_eq!(verdict(Err(StoreErrorKind::Forbidden)), []);
 }
 
-#[test]
-fn is_silence_a_reason_only_for_those_who_may_not_look_and_only_after_minutes() {
-    let mut bench = Bench::new();
-    bench.register(2, 1100).act();
-    let mut evicted_after = None;
-    for second in 0..400 {
+/// After how many seconds, within so many, a sidecar that may not look at pods removes the entry of 2.
+fn removed_unseen(bench: &mut Bench, seconds: usize) -> Option<usize> {
+    (0..seconds).find(|_| {
+        let mut removed = false;
         for action in bench.pass(SECOND).plan().actions {
             match action {
                 Action::Look { pod, value } => {
                     let state = Err(StoreErrorKind::Forbidden);
                     bench.planner.note(Outcome::Looked { pod, value, state }, bench.now, &mut bench.rng);
                 }
-                Action::Evict { .. } => evicted_after = evicted_after.or(Some(second)),
+                Action::Evict { pod, .. } => removed |= pod == "geth-2",
                 _ => {}
             }
         }
+        removed
+    })
+}
+
+#[test]
+fn is_silence_a_reason_only_for_those_who_may_not_look_and_only_after_minutes() {
+    let mut bench = Bench::new();
+    bench.register(2, 1100).act();
+    let removed = removed_unseen(&mut bench, 400);
+    assert!(removed.is_some_and(|second| second >= 295), "{removed:?}");
+}
+
+#[test]
+fn is_nobody_taken_for_dead_unseen_whose_link_has_another_reason_to_be_missing() {
+    let mut shaking = Bench::new();
+    shaking.register(2, 1100).peers = vec![peer(2, Eth::Handshake, true)];
+    assert_eq!(removed_unseen(&mut shaking, 1000), None, "it answers on the wire");
+    shaking.peers.clear();
+    let silent = removed_unseen(&mut shaking, 400);
+    assert!(silent.is_some_and(|second| second >= 295), "silent only from now on: {silent:?}");
+
+    let mut crowded = Bench::beside(Entry { max_peers: Some(2), ..entry(1, 1000) });
+    for node in 2..=5 {
+        crowded.register(node, 1100);
     }
-    assert!(evicted_after.is_some_and(|second| second >= 295), "{evicted_after:?}");
+    assert_eq!(removed_unseen(&mut crowded, 1000), None, "the mesh is too large for all links");
+
+    let mut apart =
+        Bench::beside(Entry { client: "Geth/v1.13.15-stable/linux-amd64/go1.21.6".into(), ..entry(1, 1000) });
+    let newer = Entry { client: "Geth/v1.17.5-stable/linux-amd64/go1.26.8".into(), ..entry(2, 1100) };
+    apart.data.insert("geth-2".into(), newer.to_value());
+    assert_eq!(removed_unseen(&mut apart, 1000), None, "the two speak no common protocol");
 }
 
 #[test]
@@ -186,4 +214,15 @@ fn is_an_eviction_that_fails_tried_less_and_less_often() {
         }
     }
     assert!((4..15).contains(&evictions), "{evictions} evictions in ten minutes");
+}
+
+#[test]
+fn is_a_node_that_has_just_come_given_time_before_its_pod_is_looked_for() {
+    let first_look = |since| {
+        let mut bench = Bench::new();
+        bench.register(2, since);
+        (0..30).find(|_| bench.pass(SECOND).act().iter().any(|action| matches!(action, Action::Look { .. })))
+    };
+    assert!(first_look(990).is_some_and(|second| second < 2), "it has been there for a while");
+    assert!(first_look(1000).is_some_and(|second| (4..11).contains(&second)), "its link may be on its way");
 }
