@@ -48,6 +48,11 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// `what` was to be done and could not be.
+    pub(crate) fn failed(what: impl Into<String>, source: kube::Error) -> Self {
+        Self::Failed { what: what.into(), source: Box::new(source) }
+    }
+
     fn status(&self) -> Option<&kube::core::Status> {
         match self {
             Self::Failed { source, .. } => match source.as_ref() {
@@ -103,7 +108,7 @@ pub async fn within<T>(
     call: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, ApiError> {
     match tokio::time::timeout(deadline, call).await {
-        Ok(result) => result.map_err(|source| ApiError::Failed { what: what.into(), source: Box::new(source) }),
+        Ok(result) => result.map_err(|source| ApiError::failed(what, source)),
         Err(_) => Err(ApiError::Late { what: what.into() }),
     }
 }

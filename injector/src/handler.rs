@@ -175,7 +175,7 @@ impl From<Outcome> for Decided {
 
 /// `None` if `decide` panicked. It is given nothing that it could leave half changed, so the next request is none the
 /// worse for it.
-fn guarded<T>(decide: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn guarded<T>(decide: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(decide)).ok()
 }
 

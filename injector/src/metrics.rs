@@ -71,7 +71,7 @@ impl Default for Metrics {
         let flawed = Family::default();
         registry.register(
             "flawed_pods",
-            "Pods that asked for the sidecar and have none, or one of another version, at the last look",
+            "Pods that are to have the sidecar and have none, or one of another version, at the last look",
             flawed.clone(),
         );
         let (authority_expiry, certificate_expiry) = (Gauge::default(), Gauge::default());

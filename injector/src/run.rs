@@ -110,7 +110,7 @@ impl Injector {
             ),
         ];
         if audit {
-            let audit = Audit::new(client, preparer.clone(), metrics.clone(), &pod_name);
+            let audit = Audit::new(client, preparer.clone(), metrics.clone(), inject.clone(), &pod_name);
             background.push(("the audit of pods", Box::pin(async { audit.run().await })));
         }
         Ok(Self {

@@ -10,13 +10,17 @@ mod webhooks;
 
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt as _};
+use serde_json::Value;
 
 use crate::api::{ApiError, CALL_DEADLINE, within};
-use crate::audit::each;
+use crate::audit::{asking, each, each_whole, judge, judge_whole};
+use crate::config::Config;
 use crate::inject::{ENABLED, KEY};
+use crate::scope::Scope;
 use webhooks::Installation;
 
 pub use finding::{Finding, Verdict};
@@ -24,6 +28,7 @@ pub use finding::{Finding, Verdict};
 /// Examines the installation with this MutatingWebhookConfiguration, or the only one, and tries a pod in `namespace`.
 pub async fn examine(client: &Client, configuration: Option<&str>, namespace: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let mut config = None;
     if let Some(installation) = webhook(client, configuration, &mut findings).await {
         let pods = injectors(client, &installation, &mut findings).await;
         for pod in &pods {
@@ -31,10 +36,11 @@ pub async fn examine(client: &Client, configuration: Option<&str>, namespace: &s
         }
         if let Some(pod) = pods.first() {
             findings.push(rights::examine(client, pod).await);
+            config = pods::told(pod);
         }
     }
     findings.push(injection(client, namespace).await);
-    findings.extend(uninjected(client).await);
+    findings.extend(uninjected(client, config.as_ref()).await);
     findings
 }
 
@@ -119,12 +125,38 @@ async fn injection(client: &Client, namespace: &str) -> Finding {
     }
 }
 
-/// Opted-in pods without the sidecar, or with an old one.
-async fn uninjected(client: &Client) -> Vec<Finding> {
-    let api: Api<Pod> = Api::all(client.clone());
-    let mut pods = Vec::new();
-    match each(&api, &format!("{KEY}={ENABLED}"), |pod| pods.extend(pods::Seen::of(pod))).await {
-        Ok(()) => pods::judge_population(&pods),
-        Err(error) => vec![Finding::unseen("the labelled pods", &error)],
+/// Pods that are to have the sidecar and have none, or an old one. Which of them run Geth in a labelled namespace, only
+/// the settings of an injector tell.
+async fn uninjected(client: &Client, config: Option<&Config>) -> Vec<Finding> {
+    let mut seen = Vec::new();
+    let looked = async {
+        let api: Api<Pod> = Api::all(client.clone());
+        let see = |pod: &ObjectMeta| seen.extend(pods::Seen::of(pod, judge(pod, pods::VERSION)));
+        each(&api, &format!("{KEY}={ENABLED}"), see).await?;
+        let Some(config) = config else { return Ok(()) };
+        for namespace in labelled(client, &config.scope).await? {
+            let params = ListParams::default().labels(&format!("!{KEY}"));
+            let see = |metadata: &ObjectMeta, pod: &Value| {
+                let flaw = judge_whole(metadata, pod, &config.inject);
+                seen.extend(pods::Seen::of_unlabelled(metadata, flaw));
+            };
+            each_whole(client, &namespace, params, see).await?;
+        }
+        Ok::<_, ApiError>(())
+    };
+    match looked.await {
+        Ok(()) => pods::judge_population(&seen),
+        Err(error) => vec![Finding::unseen("the pods that are to have a sidecar", &error)],
     }
+}
+
+/// The namespaces whose label asks for peering, of those in which the injectors work.
+async fn labelled(client: &Client, scope: &Scope) -> Result<Vec<String>, ApiError> {
+    if let Some(only) = &scope.only {
+        return Ok(asking(client, only).await);
+    }
+    let api: Api<Namespace> = Api::all(client.clone());
+    let params = ListParams::default().labels(&format!("{KEY}={ENABLED}"));
+    let list = within(CALL_DEADLINE, "list the labelled namespaces", api.list_metadata(&params)).await?;
+    Ok(list.iter().map(|namespace| namespace.name_any()).filter(|name| scope.has(name)).collect())
 }

@@ -1,15 +1,18 @@
 //! The injectors' own pods, the pod that is tried, and the pods that are to have a sidecar.
 
+use clap::Parser as _;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::Finding;
-use crate::audit::{Flaw, judge};
+use crate::audit::{Flaw, mark};
+use crate::cli::{Cli, Command};
+use crate::config::Config;
 use crate::inject::{ENABLED, KEY, SIDECAR};
 
 /// The version whose sidecars are up to date.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How many pods a finding names.
 const NAMED: usize = 10;
 
@@ -29,6 +32,19 @@ pub(super) fn container(pod: &Pod) -> Option<&Container> {
 pub(super) fn http_port(pod: &Pod) -> Option<i32> {
     let ports = container(pod)?.ports.iter().flatten();
     ports.into_iter().find(|port| port.name.as_deref() == Some("http")).map(|port| port.container_port)
+}
+
+/// What an injector was told by its flags; none if this program does not understand them, being of another version.
+pub(super) fn told(pod: &Pod) -> Option<Config> {
+    let flags = container(pod)?.args.clone()?;
+    // Its name it has from a variable.
+    let name = format!("--pod-name={}", pod.metadata.name.as_deref()?);
+    let Command::Serve(args) =
+        Cli::try_parse_from(["injector".to_owned()].into_iter().chain(flags).chain([name])).ok()?.command
+    else {
+        return None;
+    };
+    args.check().ok()
 }
 
 /// Are there injectors to ask?
@@ -89,7 +105,7 @@ pub(super) fn judge_injected(namespace: &str, pod: &Pod) -> Finding {
     Finding::good(format!("a pod in namespace {namespace} gets the sidecar {image} (tried as a dry run)"))
 }
 
-/// A pod that is to have a sidecar, as far as its metadata tell.
+/// A pod that is to have a sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     name: String,
@@ -97,11 +113,16 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// None for a pod that is on its way out.
-    pub(super) fn of(pod: &ObjectMeta) -> Option<Self> {
+    /// One with the label and what is wrong with it; none for a pod that is on its way out.
+    pub(super) fn of(pod: &ObjectMeta, flaw: Option<Flaw>) -> Option<Self> {
         let text = |part: &Option<String>| part.clone().unwrap_or_default();
         let name = format!("{}/{}", text(&pod.namespace), text(&pod.name));
-        pod.deletion_timestamp.is_none().then(|| Self { name, flaw: judge(pod, VERSION) })
+        pod.deletion_timestamp.is_none().then_some(Self { name, flaw })
+    }
+
+    /// One without the label in a namespace that asks for peering; none unless it has a sidecar or lacks one.
+    pub(super) fn of_unlabelled(pod: &ObjectMeta, flaw: Option<Flaw>) -> Option<Self> {
+        Self::of(pod, flaw).filter(|_| flaw.is_some() || mark(pod).is_some())
     }
 }
 
@@ -115,11 +136,19 @@ pub(super) fn judge_population(pods: &[Seen]) -> Vec<Finding> {
     };
     let (without, old): (Vec<&str>, Vec<&str>) = (with(Flaw::Uninjected), with(Flaw::Outdated));
     let first = if without.is_empty() {
-        Finding::good(format!("all {} pods with the label {KEY}={ENABLED} have the sidecar", pods.len()))
+        Finding::good(format!(
+            "all {} pods that ask for peering, or whose namespace does, have the sidecar",
+            pods.len()
+        ))
     } else {
         Finding::wrong(
-            format!("{} pods with the label {KEY}={ENABLED} have no sidecar: {}", without.len(), names(without)),
-            "they were created while no injector answered: replace them, with `kubectl rollout restart` of their owner",
+            format!(
+                "{} pods that ask for peering, or whose namespace does, have no sidecar: {}",
+                without.len(),
+                names(without)
+            ),
+            "they were created before the label, or while no injector answered: replace them, with `kubectl rollout \
+             restart` of their owner",
         )
     };
     let second = (!old.is_empty()).then(|| {
@@ -135,6 +164,7 @@ pub(super) fn judge_population(pods: &[Seen]) -> Vec<Finding> {
 mod tests {
     use super::super::Verdict;
     use super::*;
+    use crate::audit::judge;
 
     fn pod(value: Value) -> Pod {
         serde_json::from_value(value).unwrap()
@@ -184,6 +214,40 @@ mod tests {
     }
 
     #[test]
+    fn does_check_know_what_the_injectors_were_told() {
+        let args = |more: &str| {
+            json!([
+                "serve",
+                "--namespace=gp",
+                "--service=gp",
+                "--tls-folder=/tls",
+                "--sidecar-role=r",
+                "--sidecar-image=s:1",
+                "--registry-namespace=shared",
+                "--excluded-namespace=kube-system",
+                more
+            ])
+        };
+        let injector = |args: Value| {
+            pod(json!({"metadata": {"name": "gp-0"}, "spec": {"containers": [{"name": "injector", "args": args}]}}))
+        };
+        let config = told(&injector(args("--audit=true"))).unwrap();
+        assert_eq!(config.inject.registry_namespaces, ["shared"]);
+        assert!(!config.scope.has("kube-system") && config.scope.has("chain"));
+        assert!(told(&injector(args("--flag-of-tomorrow=1"))).is_none(), "nothing is said of what is not understood");
+    }
+
+    #[test]
+    fn does_a_geth_of_a_labelled_namespace_count_where_it_has_a_sidecar_or_lacks_one() {
+        let pod = |annotations: Value| {
+            serde_json::from_value::<ObjectMeta>(json!({"name": "p", "annotations": annotations})).unwrap()
+        };
+        assert_eq!(Seen::of_unlabelled(&pod(json!({})), None), None, "it is no Geth");
+        assert!(Seen::of_unlabelled(&pod(json!({})), Some(Flaw::Uninjected)).is_some());
+        assert!(Seen::of_unlabelled(&pod(json!({"geth-peering/injected": VERSION})), None).is_some());
+    }
+
+    #[test]
     fn are_pods_without_sidecar_or_with_an_old_one_named() {
         let seen = |name: &str, injected: Option<&str>, going: bool| {
             let annotations = injected.map(|version| json!({"geth-peering/injected": version}));
@@ -192,7 +256,8 @@ mod tests {
             serde_json::from_value::<ObjectMeta>(metadata).unwrap()
         };
         let now = Some(env!("CARGO_PKG_VERSION"));
-        let judged = |pods: &[ObjectMeta]| judge_population(&pods.iter().filter_map(Seen::of).collect::<Vec<_>>());
+        let see = |pod: &ObjectMeta| Seen::of(pod, judge(pod, VERSION));
+        let judged = |pods: &[ObjectMeta]| judge_population(&pods.iter().filter_map(see).collect::<Vec<_>>());
         let verdicts = |pods: &[ObjectMeta]| judged(pods).iter().map(|f| f.verdict).collect::<Vec<_>>();
         assert_eq!(verdicts(&[]), [Verdict::Good]);
         assert_eq!(verdicts(&[seen("a", now, false), seen("b", None, true)]), [Verdict::Good]);

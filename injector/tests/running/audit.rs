@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fakes::apiserver::ApiServer;
 use injector::audit::Audit;
+use injector::check;
 use injector::metrics::Metrics;
 use injector::prepare::Preparer;
+use injector::readiness::Readiness;
 use injector::scope::Scope;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::events::v1::Event;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::support::*;
 
-fn put_pod(server: &fakes::apiserver::ApiServer, name: &str, labels: Value, annotations: Value) {
+fn put_pod(server: &ApiServer, name: &str, labels: Value, annotations: Value) {
     server.put::<Pod>(&object(json!({
         "metadata": {
             "name": name, "namespace": "chain", "labels": labels, "annotations": annotations,
@@ -21,6 +25,128 @@ fn put_pod(server: &fakes::apiserver::ApiServer, name: &str, labels: Value, anno
         },
         "spec": {"containers": [{"name": "geth"}]},
     })));
+}
+
+/// A running Geth that nothing says anything of.
+fn plain_geth(namespace: &str, name: &str) -> Value {
+    let mut pod = geth_pod(json!({}));
+    pod["metadata"]["namespace"] = json!(namespace);
+    pod["metadata"]["name"] = json!(name);
+    pod["status"] = json!({"phase": "Running"});
+    pod
+}
+
+/// An injector's audit and what it knows of namespaces, without the rest; it ends when dropped.
+struct Looking {
+    metrics: Arc<Metrics>,
+    _tasks: JoinSet<()>,
+}
+
+impl Looking {
+    fn start(server: &ApiServer, scope: Scope) -> Self {
+        let (metrics, client) = (Arc::new(Metrics::default()), server.client(OWN_NAMESPACE));
+        let preparer = Arc::new(Preparer::new(client.clone(), ROLE, scope, metrics.clone()));
+        let audit = Audit::new(client, preparer.clone(), metrics.clone(), settings(), "injector-0");
+        let mut tasks = JoinSet::new();
+        let synced = Readiness::default().latch("namespaces");
+        tasks.spawn(async move { preparer.run(synced).await.unwrap() });
+        tasks.spawn(async move { audit.run().await });
+        Self { metrics, _tasks: tasks }
+    }
+
+    /// Waits until so many pods are counted without their sidecar.
+    async fn until_uninjected(&self, pods: usize) {
+        let line = format!("geth_peering_injector_flawed_pods{{flaw=\"uninjected\"}} {pods}\n");
+        until(&line, async || self.metrics.text().unwrap().contains(&line)).await;
+    }
+}
+
+/// How long an injector runs before its first look is over.
+const A_LOOK: Duration = Duration::from_secs(31);
+
+#[tokio::test(start_paused = true)]
+async fn is_a_geth_that_was_there_before_its_namespace_was_labelled_counted_and_its_owner_told() {
+    let server = cluster();
+    put_namespace(&server, "chain", true);
+    put_namespace(&server, "plain", false);
+    server.put::<Pod>(&object(plain_geth("chain", "geth-0")));
+    server.put::<Pod>(&object(plain_geth("plain", "geth-0")));
+    let mut others = [plain_geth("chain", "web"), plain_geth("chain", "init"), plain_geth("chain", "ended")];
+    others[0]["spec"]["containers"][0] = json!({"name": "web", "image": "nginx"});
+    others[1]["spec"]["containers"][0]["args"] = json!(["init", "/genesis.json"]);
+    others[2]["status"]["phase"] = json!("Succeeded");
+    others.into_iter().for_each(|pod| {
+        server.put::<Pod>(&object(pod));
+    });
+
+    let looking = Looking::start(&server, Scope::default());
+    tokio::time::sleep(A_LOOK).await;
+    looking.until_uninjected(1).await;
+    until("an Event", async || !server.list::<Event>("chain").is_empty()).await;
+    let event = server.list::<Event>("chain").remove(0);
+    let note = event.note.unwrap();
+    assert!(note.contains("geth-0") && note.contains("created before the label"), "{note}");
+    assert_eq!(event.regarding.unwrap().name.as_deref(), Some("geth"));
+
+    // It is created anew.
+    server.edit("chain", "geth-0", |pod: &mut Pod| {
+        pod.metadata.annotations =
+            Some([("geth-peering/injected".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into());
+    });
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    looking.until_uninjected(0).await;
+    assert_eq!(server.list::<Event>("plain"), [], "nobody asked there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn is_each_pod_counted_where_their_texts_are_too_long_to_be_read_together() {
+    let server = cluster();
+    put_namespace(&server, "chain", true);
+    for number in 0..60 {
+        let mut pod = plain_geth("chain", &format!("geth-{number}"));
+        pod["metadata"]["annotations"] = json!({"note": "x".repeat(if number == 7 { 1 << 20 } else { 100 << 10 })});
+        server.put::<Pod>(&object(pod));
+    }
+    let looking = Looking::start(&server, Scope::default());
+    tokio::time::sleep(A_LOOK).await;
+    // All but the one that is longer than any honest one.
+    looking.until_uninjected(59).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn are_geths_told_only_where_the_namespace_asks_if_rights_are_in_some_namespaces_only() {
+    let server = cluster();
+    put_namespace(&server, "asks", true);
+    put_namespace(&server, "does-not", false);
+    for namespace in ["asks", "does-not"] {
+        server.put::<Pod>(&object(plain_geth(namespace, "geth-0")));
+    }
+    let only = ["asks", "does-not"].map(str::to_owned).into();
+    let looking = Looking::start(&server, Scope { only: Some(only), ..Scope::default() });
+    tokio::time::sleep(A_LOOK).await;
+    looking.until_uninjected(1).await;
+}
+
+#[tokio::test]
+async fn does_check_find_the_geths_of_a_labelled_namespace_that_have_no_sidecar() {
+    let server = cluster();
+    put_namespace(&server, "chain", true);
+    put_namespace(&server, EXCLUDED, true);
+    server.put::<Pod>(&object(plain_geth("chain", "geth-0")));
+    server.put::<Pod>(&object(plain_geth(EXCLUDED, "geth-1")));
+    server.put::<Service>(&object(json!({
+        "metadata": {"name": "geth-peering-injector", "namespace": OWN_NAMESPACE}, "spec": {"selector": {"app": "injector"}},
+    })));
+    server.put::<Pod>(&object(json!({
+        "metadata": {"name": "injector-0", "namespace": OWN_NAMESPACE, "labels": {"app": "injector"}},
+        "spec": {"containers": [{"name": "injector", "args": FLAGS}]},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    })));
+    let findings = check::examine(&server.client(OWN_NAMESPACE), Some(CONFIGURATION), "default").await;
+    let without: Vec<_> =
+        findings.iter().map(ToString::to_string).filter(|finding| finding.contains("have no sidecar")).collect();
+    assert!(without.len() == 1 && without[0].starts_with("WRONG"), "{findings:?}");
+    assert!(without[0].contains("1 pods") && without[0].contains("chain/geth-0"), "{without:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -37,14 +163,15 @@ async fn are_pods_without_their_sidecar_counted_and_their_owner_told_once() {
     let client = server.client(OWN_NAMESPACE);
     let preparer = Arc::new(Preparer::new(client.clone(), ROLE, Scope::default(), metrics.clone()));
     let audits = [0, 1].map(|replica| {
-        let audit = Audit::new(client.clone(), preparer.clone(), metrics.clone(), &format!("injector-{replica}"));
+        let instance = format!("injector-{replica}");
+        let audit = Audit::new(client.clone(), preparer.clone(), metrics.clone(), settings(), &instance);
         tokio::spawn(audit.run())
     });
     let counted = async |line: &str| {
         let line = format!("geth_peering_injector_flawed_pods{{flaw={line}");
         until(&line, async || metrics.text().unwrap().contains(&line)).await;
     };
-    tokio::time::sleep(Duration::from_secs(31)).await;
+    tokio::time::sleep(A_LOOK).await;
     counted("\"uninjected\"} 2").await;
     counted("\"outdated\"} 1").await;
 

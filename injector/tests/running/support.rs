@@ -9,6 +9,8 @@ use axum::http::{Request, StatusCode, header};
 use fakes::apiserver::ApiServer;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use injector::cli::{Cli, Command};
+use injector::config::Config;
+use injector::inject::Settings;
 use injector::run::{Injector, Patience};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Namespace;
@@ -102,6 +104,35 @@ pub(crate) fn local(address: SocketAddr) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, address.port()))
 }
 
+/// What a replica is told, but for its name.
+pub(crate) const FLAGS: [&str; 12] = [
+    "serve",
+    "--namespace=geth-peering",
+    "--deployment=geth-peering-injector",
+    "--service=geth-peering-injector",
+    "--webhook-configuration=geth-peering",
+    "--ca-secret=geth-peering-ca",
+    "--sidecar-role=geth-peering-sidecar",
+    "--sidecar-image=geth-peering/sidecar:0.1.0",
+    "--registry-namespace=shared,vault",
+    "--excluded-namespace=kube-system,vault",
+    "--https-port=0",
+    "--http-port=0",
+];
+
+/// What becomes of [`FLAGS`] and `more`.
+pub(crate) fn config(more: &[&str]) -> Config {
+    let name = ["--pod-name=geth-peering-injector-0"];
+    let cli: Cli = clap::Parser::parse_from(["injector"].iter().chain(&FLAGS).chain(&name).chain(more));
+    let Command::Serve(args) = cli.command else { unreachable!("it is told to serve") };
+    args.check().unwrap()
+}
+
+/// What a replica injects.
+pub(crate) fn settings() -> Settings {
+    config(&[]).inject
+}
+
 /// One replica.
 pub(crate) struct Replica {
     pub(crate) https: SocketAddr,
@@ -125,25 +156,7 @@ impl Replica {
 
     /// Starts one that is told more.
     pub(crate) async fn launch_with(server: &ApiServer, more: &[&str]) -> Self {
-        let usual = [
-            "injector",
-            "serve",
-            "--namespace=geth-peering",
-            "--pod-name=geth-peering-injector-0",
-            "--deployment=geth-peering-injector",
-            "--service=geth-peering-injector",
-            "--webhook-configuration=geth-peering",
-            "--ca-secret=geth-peering-ca",
-            "--sidecar-role=geth-peering-sidecar",
-            "--sidecar-image=geth-peering/sidecar:0.1.0",
-            "--registry-namespace=shared,vault",
-            "--excluded-namespace=kube-system,vault",
-            "--https-port=0",
-            "--http-port=0",
-        ];
-        let cli: Cli = clap::Parser::parse_from(usual.iter().chain(more));
-        let Command::Serve(args) = cli.command else { unreachable!("it is told to serve") };
-        let config = args.check().unwrap();
+        let config = config(more);
         let injector = Injector::bind(config, server.client(OWN_NAMESPACE)).await.unwrap();
         let (https, http) = (local(injector.https), local(injector.http));
         let (terminate, terminated) = oneshot::channel::<()>();

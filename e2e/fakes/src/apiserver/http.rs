@@ -140,11 +140,18 @@ impl Parsed {
             // The stream itself is made by whoever answers.
             Verb::Watch => return Ok(Value::Null),
             Verb::List => {
+                let number = |name| self.parameters.get(name).and_then(|text| text.parse::<usize>().ok());
                 let items = store.all(key).into_iter().filter(|object| self.selector.matches(object));
-                let items: Vec<Value> = items.map(|object| self.listed(object)).collect();
-                let version = store.revision().to_string();
+                let first = number("continue").unwrap_or_default();
+                let mut items: Vec<Value> = items.skip(first).map(|object| self.listed(object)).collect();
+                let mut meta = json!({ "resourceVersion": store.revision().to_string() });
+                if let Some(limit) = number("limit").filter(|limit| (1..items.len()).contains(limit)) {
+                    items.truncate(limit);
+                    // The real one's token is opaque, too, and names the version that the first page showed.
+                    meta["continue"] = json!((first + limit).to_string());
+                }
                 return Ok(json!({
-                    "kind": format!("{}List", key.kind()), "apiVersion": key.api, "metadata": { "resourceVersion": version }, "items": items,
+                    "kind": format!("{}List", key.kind()), "apiVersion": key.api, "metadata": meta, "items": items,
                 }));
             }
             Verb::Get => store.read(key),
