@@ -162,10 +162,13 @@ RBAC does not see the name of an object that is being created; everything else i
   resources: [pods]
   verbs: [list]
 {{- end }}
-# It tells a workload's owner why a pod was or was not injected.
+# It tells a pod's owner why it was or was not injected; of a Deployment's pod, the Deployment behind its ReplicaSet.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
+- apiGroups: [apps]
+  resources: [replicasets]
+  verbs: [get]
 {{- end -}}
 
 {{/* What a sidecar may do in the namespace of its pod, and in that of the registry that its pod names. */}}

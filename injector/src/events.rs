@@ -1,5 +1,5 @@
 //! Events on the workload that owns a pod: the API server hands warnings and refusals to whoever creates the pod, and
-//! for most pods that is a controller, which shows them to nobody.
+//! for most pods that is a controller, which shows them to nobody. And on a namespace whose label means nothing.
 //!
 //! Events are a courtesy. They are written beside the requests, never more than a few a second, and lost rather than
 //! queued without end.
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::api::{CALL_DEADLINE, managed_by_us, within};
 use crate::decision::Decision;
+use crate::owner::workload;
 
 /// How many Events may wait to be written.
 const QUEUE: usize = 64;
@@ -44,12 +45,14 @@ const CONTROLLER: &str = "geth-peering-injector";
 /// Something the owner of a pod should know.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Notice {
-    /// The workload.
+    /// The workload; or the namespace, of what is about that.
     pub owner: ObjectReference,
     /// The word of the decision.
     pub word: &'static str,
     /// The sentence, no longer than an Event can hold.
     pub note: String,
+    /// What its Event is called, so that all who write the same make one; for others, a name is found.
+    pub name: Option<String>,
 }
 
 impl Notice {
@@ -69,7 +72,7 @@ impl Notice {
             namespace: Some(namespace.to_owned()),
             ..ObjectReference::default()
         };
-        Some(Self { owner, word, note: cut(note).to_owned() })
+        Some(Self { owner, word, note: cut(note).to_owned(), name: None })
     }
 }
 
@@ -188,17 +191,19 @@ impl Reporter {
                 continue;
             }
             let namespace = notice.owner.namespace.clone().unwrap_or_default();
-            let notice = self.with_suspects(notice).await;
-            let Notice { owner, word, note } = notice;
+            let Notice { owner, word, note, name } = self.with_suspects(notice).await;
+            let owner = workload(&self.client, owner).await;
             let now = Timestamp::now();
             // As client-go names Events: unique per object and moment.
-            let name = format!("{}.{:x}", owner.name.as_deref().unwrap_or_default(), now.as_nanosecond());
+            let unique = || format!("{}.{:x}", owner.name.as_deref().unwrap_or_default(), now.as_nanosecond());
+            let name = name.unwrap_or_else(unique);
             let event = event(&name, owner, word, note, &self.instance, now);
             let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
             let params = PostParams::default();
             let call = events.create(&params, &event);
-            if let Err(error) = within(CALL_DEADLINE, format!("write an Event in {namespace}"), call).await {
-                tracing::warn!("{error}");
+            match within(CALL_DEADLINE, format!("write an Event in {namespace}"), call).await {
+                Err(error) if !error.is_already_exists() => tracing::warn!("{error}"),
+                _ => {}
             }
         }
     }

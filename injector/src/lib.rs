@@ -15,6 +15,7 @@ pub mod inject;
 pub mod manifest;
 pub mod metrics;
 mod object;
+mod owner;
 pub mod prepare;
 pub mod readiness;
 pub mod review;

@@ -100,7 +100,7 @@ impl Injector {
         let (notices, reporter) = events::channel(client.clone(), &pod_name);
         let mut background: Vec<(&'static str, Task)> = vec![
             ("the keeper of certificates", certificates),
-            ("the preparer of namespaces", Box::pin(preparer.clone().run(synced))),
+            ("the preparer of namespaces", Box::pin(preparer.clone().run(synced, notices.clone()))),
             (
                 "the reporter of Events",
                 Box::pin(async {

@@ -57,6 +57,7 @@ fn may_the_injector_do_what_it_needs_and_nothing_else() {
                 ("list", "admissionregistration.k8s.io/mutatingwebhookconfigurations", "*"),
                 ("list", "/pods", "*"),
                 ("create", "events.k8s.io/events", "*"),
+                ("get", "apps/replicasets", "*"),
             ])
         );
         assert_eq!(

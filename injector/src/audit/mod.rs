@@ -17,7 +17,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, ListParams, PostParams};
 use kube::core::ObjectMeta;
 use kube::{Client, ResourceExt as _};
@@ -27,6 +26,7 @@ use crate::api::{ApiError, CALL_DEADLINE, within};
 use crate::events::event;
 use crate::inject::{ENABLED, KEY, OptIn, Settings};
 use crate::metrics::Metrics;
+use crate::owner::{controller, workload};
 use crate::prepare::Preparer;
 pub(crate) use flaw::mark;
 use flaw::opt_in;
@@ -62,23 +62,12 @@ impl Found {
     fn add(&mut self, pod: &ObjectMeta, flaw: Option<Flaw>) {
         let Some(flaw) = flaw else { return };
         *self.counts.entry(flaw).or_default() += 1;
-        let owner = pod.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
-        let (Some(owner), Some(namespace), Some(name)) = (owner, &pod.namespace, &pod.name) else { return };
+        let (Some(namespace), Some(name)) = (&pod.namespace, &pod.name) else { return };
+        let Some(owner) = controller(pod, namespace) else { return };
         if self.owners.len() < TOLD {
-            let told = (reference(owner, namespace), name.clone(), opt_in(pod));
-            self.owners.entry((owner.uid.clone(), flaw)).or_insert(told);
+            let uid = owner.uid.clone().unwrap_or_default();
+            self.owners.entry((uid, flaw)).or_insert_with(|| (owner, name.clone(), opt_in(pod)));
         }
-    }
-}
-
-fn reference(owner: &OwnerReference, namespace: &str) -> ObjectReference {
-    ObjectReference {
-        api_version: Some(owner.api_version.clone()),
-        kind: Some(owner.kind.clone()),
-        name: Some(owner.name.clone()),
-        uid: Some(owner.uid.clone()),
-        namespace: Some(namespace.to_owned()),
-        ..ObjectReference::default()
     }
 }
 
@@ -132,7 +121,9 @@ impl Audit {
         for flaw in Flaw::ALL {
             self.metrics.found(flaw, found.counts.get(&flaw).copied().unwrap_or_default());
         }
-        for ((uid, flaw), (owner, pod, opt_in)) in found.owners {
+        for ((_, flaw), (owner, pod, opt_in)) in found.owners {
+            let owner = workload(&self.client, owner).await;
+            let uid = owner.uid.as_deref().unwrap_or_default();
             let namespace = owner.namespace.clone().unwrap_or_default();
             let name = format!("{}.{}.{}", owner.name.as_deref().unwrap_or_default(), flaw.word(), uid);
             let event = event(&name, owner, flaw.word(), flaw.note(&pod, opt_in), &self.instance, Timestamp::now());

@@ -28,12 +28,13 @@ pub(super) async fn examine(client: &Client, pod: &Pod) -> Finding {
     let rbac = "rbac.authorization.k8s.io";
     let admission = "admissionregistration.k8s.io";
     let of_role = if only.is_empty() { "clusterroles" } else { "roles" };
-    let in_namespaces: [Right<'_>; 5] = [
+    let in_namespaces: [Right<'_>; 6] = [
         ("", "serviceaccounts", "", "create"),
         (rbac, "rolebindings", "", "create"),
         (rbac, "rolebindings", NAME, "patch"),
         (rbac, of_role, &role, "bind"),
         ("events.k8s.io", "events", "", "create"),
+        ("apps", "replicasets", "", "get"),
     ];
     let mut needed: Vec<(&str, Right<'_>)> = Vec::new();
     if only.is_empty() {

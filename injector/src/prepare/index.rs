@@ -115,7 +115,9 @@ impl Index {
 
     /// An event of a labelled namespace.
     pub fn see_namespace(&mut self, event: Event<PartialObjectMeta<Namespace>>) {
-        if let Event::Delete(namespace) = &event {
+        if let Event::Delete(namespace) = &event
+            && self.namespaces.current.contains_key(&namespace.name_any())
+        {
             self.subjects.remove(&namespace.name_any());
         }
         self.namespaces.see(event, |object| (object.name_any(), object.metadata.deletion_timestamp.is_some()));

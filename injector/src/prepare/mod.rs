@@ -11,6 +11,7 @@
 
 mod binding;
 pub mod index;
+mod mislabelled;
 mod not_ready;
 mod pauses;
 mod watches;
@@ -31,11 +32,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::api::{ApiError, CALL_DEADLINE, managed_by_us, within};
+use crate::events::Notices;
 use crate::metrics::Metrics;
 use crate::readiness::Latch;
 use crate::scope::Scope;
 use binding::{change_subjects, delete_binding, is_gone, subject, with_accounts};
 use index::{Holder, Index, Need};
+use mislabelled::{Mislabelled, asking};
 pub use not_ready::NotReady;
 use pauses::{Next, Pauses};
 
@@ -162,15 +165,16 @@ impl Preparer {
     }
 
     /// Watches namespaces, accounts and bindings, prepares what has to be, and opens `synced` once everything that
-    /// exists was seen. Works until it is dropped.
+    /// exists was seen. Namespaces whose label means nothing are told through `notices`. Works until it is dropped.
     ///
     /// # Errors
     /// Only if a watch ends, which watches do not.
-    pub async fn run(self: Arc<Self>, synced: Latch) -> anyhow::Result<()> {
+    pub async fn run(self: Arc<Self>, synced: Latch, notices: Notices) -> anyhow::Result<()> {
         let scope = self.index().scope().clone();
         let mut namespaces = watches::labelled(&self.client, &scope);
         let mut accounts = watches::named::<PartialObjectMeta<ServiceAccount>>(&self.client, &scope, "ServiceAccounts");
         let mut bindings = watches::named::<RoleBinding>(&self.client, &scope, "RoleBindings");
+        let mut mislabelled = Mislabelled::default();
         let mut pauses = Pauses::default();
         let mut attempts = FuturesUnordered::new();
         loop {
@@ -194,7 +198,13 @@ impl Preparer {
             tokio::select! {
                 // What has arrived is taken in before more is done about it.
                 biased;
-                Some(event) = namespaces.next() => self.index().see_namespace(event),
+                Some(event) = namespaces.next() => {
+                    if let Some(notice) = mislabelled.see(&event, &scope) {
+                        tracing::warn!("{}", notice.note);
+                        notices.send(notice);
+                    }
+                    asking(event).into_iter().for_each(|event| self.index().see_namespace(event));
+                }
                 Some(event) = accounts.next() => {
                     pauses.interrupt(&event);
                     self.index().see_account(event);

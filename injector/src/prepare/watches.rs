@@ -15,15 +15,15 @@ use serde::de::DeserializeOwned;
 
 use super::NAME;
 use crate::api::steady;
-use crate::inject::{ENABLED, KEY};
+use crate::inject::KEY;
 use crate::scope::Scope;
 
-/// The labelled namespaces. Who may not see all of them is told of none.
+/// The namespaces that have the label, whatever it says. Who may not see all of them is told of none.
 pub(super) fn labelled(client: &Client, scope: &Scope) -> BoxStream<'static, Event<PartialObjectMeta<Namespace>>> {
     if scope.only.is_some() {
         return stream::pending().boxed();
     }
-    let labelled = watcher::Config::default().labels(&format!("{KEY}={ENABLED}"));
+    let labelled = watcher::Config::default().labels(KEY);
     steady("namespaces", watcher(Api::all(client.clone()), labelled))
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use fakes::apiserver::ApiServer;
 use injector::audit::Audit;
-use injector::check;
 use injector::metrics::Metrics;
 use injector::prepare::Preparer;
 use injector::readiness::Readiness;
 use injector::scope::Scope;
+use injector::{check, events};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::events::v1::Event;
 use serde_json::{Value, json};
@@ -46,10 +46,12 @@ impl Looking {
     fn start(server: &ApiServer, scope: Scope) -> Self {
         let (metrics, client) = (Arc::new(Metrics::default()), server.client(OWN_NAMESPACE));
         let preparer = Arc::new(Preparer::new(client.clone(), ROLE, scope, metrics.clone()));
-        let audit = Audit::new(client, preparer.clone(), metrics.clone(), settings(), "injector-0");
+        let audit = Audit::new(client.clone(), preparer.clone(), metrics.clone(), settings(), "injector-0");
         let mut tasks = JoinSet::new();
         let synced = Readiness::default().latch("namespaces");
-        tasks.spawn(async move { preparer.run(synced).await.unwrap() });
+        let (notices, reporter) = events::channel(client.clone(), "injector-0");
+        tasks.spawn(reporter.run());
+        tasks.spawn(async move { preparer.run(synced, notices).await.unwrap() });
         tasks.spawn(async move { audit.run().await });
         Self { metrics, _tasks: tasks }
     }

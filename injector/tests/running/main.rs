@@ -13,3 +13,4 @@ mod golden;
 mod namespaces;
 mod stopping;
 mod support;
+mod told;

@@ -84,6 +84,11 @@ pub(crate) fn put_namespace(server: &ApiServer, name: &str, labelled: bool) {
     server.put::<Namespace>(&object(json!({"metadata": {"name": name, "labels": labels}})));
 }
 
+/// A namespace whose label has any value.
+pub(crate) fn put_namespace_with(server: &ApiServer, name: &str, value: &str) {
+    server.put::<Namespace>(&object(json!({"metadata": {"name": name, "labels": {"geth-peering": value}}})));
+}
+
 /// Waits until `condition` holds.
 pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let wait = async {

@@ -46,6 +46,7 @@ impl Key {
             "mutatingwebhookconfigurations" => "MutatingWebhookConfiguration",
             "namespaces" => "Namespace",
             "pods" => "Pod",
+            "replicasets" => "ReplicaSet",
             "rolebindings" => "RoleBinding",
             "secrets" => "Secret",
             "serviceaccounts" => "ServiceAccount",
