@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::decision::Decision;
 use crate::events::{Notice, Notices};
-use crate::inject::{Account, AccountPlan, OptIn, Outcome, Settings, Survey};
+use crate::inject::{Account, AccountPlan, Lack, OptIn, Outcome, Settings, Survey};
 use crate::metrics::Metrics;
 use crate::prepare::Preparer;
 use crate::review::{Operation, Response, Review, ReviewError};
@@ -132,7 +132,8 @@ impl Webhook {
         if !review.dry_run {
             self.preparer.owe(namespace, kept.unwrap_or(&plan.name), registry);
         }
-        Ok(if kept.is_some() { Account::Missing(why) } else { Account::Unbound(why) })
+        let lack = Lack { why, owed: !review.dry_run };
+        Ok(if kept.is_some() { Account::Missing(lack) } else { Account::Unbound(lack) })
     }
 
     /// Tells everybody who should know, and makes the answer.

@@ -6,7 +6,11 @@
 //! pods run Geth; so there pods without the label are read whole, and judged by the code that answers the webhook. None is
 //! kept. All replicas look; the Event of an owner bears the same name with all of them, so there is one, which the API server
 //! forgets after an hour.
+//!
+//! Pods that say they were let in without their account's rights are seen as well: the injector that owed these may have ended
+//! before it could give them, so whoever reads it owes them anew.
 
+mod debt;
 mod flaw;
 mod pods;
 
@@ -28,6 +32,7 @@ use crate::inject::{ENABLED, KEY, OptIn, Settings};
 use crate::metrics::Metrics;
 use crate::owner::{controller, workload};
 use crate::prepare::Preparer;
+use debt::{Debt, runs_under};
 pub(crate) use flaw::mark;
 use flaw::opt_in;
 pub use flaw::{Flaw, judge, judge_whole};
@@ -56,10 +61,12 @@ struct Found {
     counts: BTreeMap<Flaw, u64>,
     /// For each owner and flaw, one pod: its name, and by what it came to be considered.
     owners: BTreeMap<(String, Flaw), (ObjectReference, String, OptIn)>,
+    debts: Vec<Debt>,
 }
 
 impl Found {
     fn add(&mut self, pod: &ObjectMeta, flaw: Option<Flaw>) {
+        self.debts.extend(Debt::of(pod));
         let Some(flaw) = flaw else { return };
         *self.counts.entry(flaw).or_default() += 1;
         let (Some(namespace), Some(name)) = (&pod.namespace, &pod.name) else { return };
@@ -89,7 +96,10 @@ impl Audit {
         tokio::time::sleep(FIRST).await;
         loop {
             match self.look().await {
-                Ok(found) => self.tell(found).await,
+                Ok(mut found) => {
+                    self.settle(std::mem::take(&mut found.debts)).await;
+                    self.tell(found).await;
+                }
                 Err(error) => tracing::warn!("{error}; pods without sidecar go unnoticed until the next look"),
             }
             tokio::time::sleep(EVERY).await;
@@ -115,6 +125,27 @@ impl Audit {
             each_whole(&self.client, &namespace, params, see).await?;
         }
         Ok(found)
+    }
+
+    /// Owes anew what is owed to these pods. Of those whose account has its rights by now, nobody is asked.
+    async fn settle(&self, debts: Vec<Debt>) {
+        for Debt { namespace, pod, account, registry } in debts {
+            if !self.preparer.lacks(&namespace, &account, registry.as_deref()) {
+                continue;
+            }
+            let params = ListParams::default().fields(&format!("metadata.name={pod}"));
+            let see = |_: &ObjectMeta, pod: &Value| {
+                if let Some((account, registry)) = runs_under(pod, &self.settings)
+                    && self.preparer.lacks(&namespace, &account, registry.as_deref())
+                {
+                    tracing::info!(%namespace, %account, "a pod runs without its rights; it is to get them");
+                    self.preparer.owe(&namespace, &account, registry.as_deref());
+                }
+            };
+            if let Err(error) = each_whole(&self.client, &namespace, params, see).await {
+                tracing::warn!("{error}; what is owed to pod {pod} waits until the next look");
+            }
+        }
     }
 
     async fn tell(&self, found: Found) {

@@ -19,6 +19,13 @@ pub(super) const PREFIX: &str = "geth-peering/";
 /// somebody copies a running pod.
 pub(crate) const INJECTED: &str = "geth-peering/injected";
 
+/// The injector's own mark on a pod that it let in before the account under which the pod runs had its rights: the account's
+/// name. They are owed to it by whoever reads this, so its value is not judged either.
+pub(crate) const UNBOUND: &str = "geth-peering/unbound";
+
+/// Where the registry of a pod is, if not in its own namespace.
+pub(crate) const REGISTRY_NAMESPACE: &str = "geth-peering/registry-namespace";
+
 /// How to take out again what was put into a manifest. Only manifests carry it; its value is judged when it is used.
 pub(crate) const UNDO: &str = "geth-peering/undo";
 
@@ -147,7 +154,7 @@ impl Overrides {
             }
             "native-sidecar" => self.native = Some(value.parse().map_err(|_| "write true or false")?),
             "patch" => self.patch = Some(patch(value)?),
-            "injected" | "undo" => {}
+            "injected" | "unbound" | "undo" => {}
             _ => return Err(format!("there is no such annotation; there are {PREFIX}{{{}}}", KEYS.join(","))),
         }
         Ok(())
@@ -294,6 +301,7 @@ mod tests {
             "geth-peering/native-sidecar": "false",
             "geth-peering/patch": r#"[{"op":"remove","path":"/livenessProbe"}]"#,
             "geth-peering/injected": "any text",
+            "geth-peering/unbound": "any text",
             "somebody.else/container": "!!"
         }))
         .unwrap();

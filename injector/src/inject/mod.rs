@@ -32,7 +32,7 @@ pub(crate) use patch::{Edit, Misshapen, place};
 
 use crate::decision::Decision;
 use annotations::{AccountChoice, Overrides};
-pub(crate) use annotations::{INJECTED, UNDO};
+pub(crate) use annotations::{INJECTED, REGISTRY_NAMESPACE, UNBOUND, UNDO};
 pub(crate) use container::NAME as SIDECAR;
 use geth::Geth;
 
@@ -92,10 +92,19 @@ impl OptIn {
 pub enum Account {
     /// It does.
     Ready,
-    /// It exists and does not have its rights yet; why, as the end of a sentence. The pod gets it, and it its rights later.
-    Unbound(String),
-    /// It may not even exist; why, as the end of a sentence. The pod then keeps its own account, or it could not run at all.
-    Missing(String),
+    /// It exists and does not have its rights yet. The pod gets it, and it its rights later.
+    Unbound(Lack),
+    /// It may not even exist. The pod then keeps its own account, or it could not run at all.
+    Missing(Lack),
+}
+
+/// Rights that an account should have and has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// Why, as the end of a sentence.
+    pub why: String,
+    /// Whether they are owed to the account under which the pod runs, which the pod then says: a dry run's pod never runs.
+    pub owed: bool,
 }
 
 /// All but the pod that a decision depends on.
@@ -203,6 +212,14 @@ impl<'a> Survey<'a> {
         self.plan.as_ref().ok().map(|plan| &plan.account)
     }
 
+    /// Of a pod that has its sidecar: the account under which it runs, and the namespace of its registry if it names one.
+    #[must_use]
+    pub fn runs_under(&self) -> Option<(&str, Option<&str>)> {
+        let plan = self.plan.as_ref().ok().filter(|plan| plan.sidecar.is_some())?;
+        let AccountPlan { name, replaces, registry } = &plan.account;
+        Some((replaces.as_deref().unwrap_or(name), registry.as_deref()))
+    }
+
     /// Decides about the pod, whose account is in this state.
     #[must_use]
     pub fn inject(self, account: &Account) -> Outcome {
@@ -285,15 +302,26 @@ fn apply(pod: &Value, plan: &Plan<'_>, context: &Context<'_>) -> Result<Outcome,
             container::add(&mut edit, sidecar, container::is_native(plan, settings))?;
         }
     }
-    match account {
-        Account::Ready => account::apply(&mut edit, &plan.account)?,
-        Account::Unbound(why) => {
+    let AccountPlan { name, replaces, .. } = &plan.account;
+    let debt = match account {
+        Account::Ready => {
+            account::apply(&mut edit, &plan.account)?;
+            None
+        }
+        Account::Unbound(Lack { why, owed }) => {
             account::apply(&mut edit, &plan.account)?;
             warnings.push(format!("the pod's sidecar does not have the rights that it needs to find peers: {why}"));
+            owed.then_some(name)
         }
-        Account::Missing(why) => warnings.push(format!(
-            "the pod keeps its ServiceAccount, and its sidecar may lack the rights to find peers: {why}"
-        )),
+        Account::Missing(Lack { why, owed }) => {
+            warnings.push(format!(
+                "the pod keeps its ServiceAccount, and its sidecar may lack the rights to find peers: {why}"
+            ));
+            owed.then_some(replaces.as_ref().unwrap_or(name))
+        }
+    };
+    if let Some(name) = debt {
+        edit.set(&place(["metadata", "annotations", annotations::UNBOUND]), json!(name))?;
     }
     if settings.disable_service_links {
         // A Service named geth would otherwise give Geth a GETH_PORT=tcp://..., from which it dies.

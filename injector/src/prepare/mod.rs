@@ -5,9 +5,9 @@
 //!
 //! Namespaces with the label are prepared as soon as they are seen, and again whenever something is taken away. Any
 //! other is prepared when its first pod is created, inside that request. A pod that could not wait for its rights is owed
-//! them, and gets them later. [`index`] decides; what is here acts. Several
-//! replicas do the same at the same time: everything is idempotent, and a change is made only to the version that was
-//! read.
+//! them, and gets them later; its annotation says so, by which the [audit](crate::audit) of an injector that starts anew
+//! finds what another owed. [`index`] decides; what is here acts. Several replicas do the same at the same time: everything
+//! is idempotent, and a change is made only to the version that was read.
 
 mod binding;
 pub mod index;
@@ -140,6 +140,14 @@ impl Preparer {
     /// Whether our account exists in `namespace`, so that a pod may be given it.
     pub fn has_account(&self, namespace: &str) -> bool {
         self.index().has_account(namespace)
+    }
+
+    /// Whether `account` of `namespace` lacks rights that could be given to it, there or where its pod's registry is. Calls
+    /// nobody.
+    pub fn lacks(&self, namespace: &str, account: &str, registry: Option<&str>) -> bool {
+        let (index, account) = (self.index(), Holder::new(namespace, account));
+        places(namespace, registry)
+            .any(|place| index.scope().has(place) && index.need(place, &account) != Need::Nothing)
     }
 
     /// Sees to it that a pod of `namespace`, which runs under `account` without a sidecar's rights, gets them as soon as

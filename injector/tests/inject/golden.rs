@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use injector::decision::Decision;
-use injector::inject::{Account, Context, Settings, Survey, inject};
+use injector::inject::{Account, Context, Lack, Settings, Survey, inject};
 use injector::manifest::{self, Injection};
 use serde::Deserialize;
 use serde_json::Value;
@@ -51,7 +51,7 @@ fn context(name: &str) -> (Settings, Account) {
         registry_namespaces: deviation.registry_namespaces,
         ..usual
     };
-    (settings, deviation.account_not_ready.map_or(Account::Ready, Account::Missing))
+    (settings, deviation.account_not_ready.map_or(Account::Ready, |why| Account::Missing(Lack { why, owed: true })))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> T {

@@ -54,11 +54,11 @@ fn geth_has_its_socket(geth: &Value) {
 }
 
 /// Every node that came in comes out, in its place and with its value, except what the injector says it replaces: three
-/// fields, its own mark, and `--ipcdisable` below `geth`.
+/// fields, its own marks, and `--ipcdisable` below `geth`.
 fn survives(before: &Value, after: &Value, at: &str, geth: &str) {
     let replaced = ["/spec/serviceAccountName", "/spec/serviceAccount", "/spec/enableServiceLinks"];
-    let mark = "/metadata/annotations/geth-peering/injected";
-    if before.is_null() || replaced.contains(&at) || at == mark {
+    let marks = ["/metadata/annotations/geth-peering/injected", "/metadata/annotations/geth-peering/unbound"];
+    if before.is_null() || replaced.contains(&at) || marks.contains(&at) {
         return;
     }
     match (before, after) {
@@ -105,7 +105,7 @@ fn only_known_places_change(outcome: &Outcome) {
             parts.as_slice(),
             ["metadata"]
                 | ["metadata", "annotations"]
-                | ["metadata", "annotations", "geth-peering~1injected"]
+                | ["metadata", "annotations", "geth-peering~1injected" | "geth-peering~1unbound"]
                 | ["spec", "serviceAccountName" | "serviceAccount" | "enableServiceLinks"]
                 | ["spec", "volumes" | "initContainers"]
                 | ["spec", "volumes" | "initContainers" | "containers", "-"]

@@ -76,6 +76,7 @@ async fn is_a_dry_run_free_of_side_effects() {
     assert!(server.calls().is_empty(), "{:?}", server.calls());
     let dry = patched(injectable, &allowed[0]);
     assert_eq!(dry["spec"]["serviceAccountName"], "default", "an account that does not exist would fail the dry run");
+    assert_eq!(dry["metadata"]["annotations"].get("geth-peering/unbound"), None, "nobody owes it anything");
 }
 
 #[tokio::test]

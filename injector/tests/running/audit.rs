@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fakes::apiserver::ApiServer;
+use fakes::apiserver::{ApiServer, Verb};
 use injector::audit::Audit;
+use injector::handler::Webhook;
 use injector::metrics::Metrics;
 use injector::prepare::Preparer;
 use injector::readiness::Readiness;
@@ -12,6 +13,7 @@ use injector::scope::Scope;
 use injector::{check, events};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -188,4 +190,48 @@ async fn are_pods_without_their_sidecar_counted_and_their_owner_told_once() {
     tokio::time::sleep(Duration::from_secs(301)).await;
     counted("\"uninjected\"} 0").await;
     audits.iter().for_each(|audit| audit.abort());
+}
+
+/// Lets a pod of "chain" in whose account cannot be given its rights, and ends without a word.
+async fn let_in_and_crash(server: &ApiServer) -> Value {
+    let (metrics, client) = (Arc::new(Metrics::default()), server.client(OWN_NAMESPACE));
+    let preparer = Arc::new(Preparer::new(client.clone(), ROLE, Scope::default(), metrics.clone()));
+    let (notices, _reporter) = events::channel(client, "injector-0");
+    let webhook = Webhook::new(settings(), preparer, notices, metrics);
+    let mut pod = geth_pod(json!({"geth-peering": "enabled"}));
+    pod["spec"]["serviceAccountName"] = json!("mine");
+    server.forbid(Verb::Create, "rolebindings");
+    let answer = webhook.mutate_pods(review("chain", pod.clone()).to_string().as_bytes()).await.unwrap();
+    server.heal();
+    patched(pod, &serde_json::from_slice::<Value>(&answer).unwrap()["response"])
+}
+
+#[tokio::test(start_paused = true)]
+async fn does_a_debt_of_rights_outlive_the_injector_that_owed_them() {
+    let server = cluster();
+    let mut pod = let_in_and_crash(&server).await;
+    assert_eq!(pod["metadata"]["annotations"]["geth-peering/unbound"], "mine");
+    pod["metadata"]["namespace"] = json!("chain");
+    server.put::<Pod>(&object(pod));
+    // The mark alone gives nobody anything.
+    put_pod(&server, "copied", json!({"geth-peering": "enabled"}), json!({"geth-peering/unbound": "admin"}));
+    let bound = || {
+        let binding: Option<RoleBinding> = server.get("chain", "geth-peering");
+        let subjects = binding.into_iter().flat_map(|binding| binding.subjects.unwrap_or_default());
+        subjects.map(|subject| subject.name).collect::<Vec<_>>()
+    };
+    assert_eq!(bound(), Vec::<String>::new(), "the first injector could not");
+
+    let _looking = Looking::start(&server, Scope::default());
+    tokio::time::sleep(A_LOOK).await;
+    until("the rights", async || !bound().is_empty()).await;
+    assert_eq!(bound(), ["geth-peering", "mine"]);
+
+    // Once they are given, no pod is asked for by its name any more but the one that lies.
+    server.forget_calls();
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    let asked: Vec<_> =
+        server.calls().into_iter().filter(|call| call.plural == "pods").map(|call| call.query).collect();
+    assert!(asked.len() >= 2 && asked.iter().all(|query| !query.contains("geth-0")), "{asked:?}");
+    assert_eq!(bound(), ["geth-peering", "mine"]);
 }

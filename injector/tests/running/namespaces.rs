@@ -326,7 +326,9 @@ async fn does_a_pod_that_could_not_wait_for_its_rights_get_them_later() {
     let api_server = replica.api_server(&server).await;
     server.fault(Verb::Create, "rolebindings", Fault::Status(500), 1);
     let unbound = api_server.review("/mutate/pods", &review("first", pod_of("default"))).await;
-    assert_eq!(patched(pod_of("default"), &unbound)["spec"]["serviceAccountName"], NAME, "{unbound}");
+    let pod = patched(pod_of("default"), &unbound);
+    assert_eq!(pod["spec"]["serviceAccountName"], NAME, "{unbound}");
+    assert_eq!(pod["metadata"]["annotations"]["geth-peering/unbound"], NAME, "it says itself what it is owed");
     server.fault(Verb::Create, "serviceaccounts", Fault::Status(500), 1);
     let without_account = api_server.review("/mutate/pods", &review("second", pod_of("default"))).await;
     assert_eq!(

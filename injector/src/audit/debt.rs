@@ -1,0 +1,94 @@
+//! Rights that are owed to the account of a pod, as the pod itself says. Pure.
+//!
+//! Anybody can copy the annotation, so it only says where to look: rights go to the account under which a pod with the sidecar
+//! runs, which is neither the annotation's choice nor changed by it. Whoever could create that pod gets nothing by this that
+//! the pod's creation was not to give.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
+
+use super::flaw::is_finished;
+use crate::handler::guarded;
+use crate::inject::{REGISTRY_NAMESPACE, Settings, Survey, UNBOUND};
+
+/// What a pod's metadata say is owed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Debt {
+    pub(super) namespace: String,
+    pub(super) pod: String,
+    /// The account that the pod was given, or kept.
+    pub(super) account: String,
+    /// The namespace of its registry, if it names one.
+    pub(super) registry: Option<String>,
+}
+
+impl Debt {
+    /// None for a pod that says nothing, or is on its way out.
+    pub(super) fn of(pod: &ObjectMeta) -> Option<Self> {
+        let annotation = |key: &str| pod.annotations.as_ref()?.get(key).cloned();
+        let account = annotation(UNBOUND).filter(|_| pod.deletion_timestamp.is_none())?;
+        let (namespace, name) = (pod.namespace.clone()?, pod.name.clone()?);
+        Some(Self { namespace, pod: name, account, registry: annotation(REGISTRY_NAMESPACE) })
+    }
+}
+
+/// The account under which a pod with the sidecar runs, and the namespace of its registry if it names one that it may.
+pub(super) fn runs_under(pod: &Value, settings: &Settings) -> Option<(String, Option<String>)> {
+    if is_finished(pod) {
+        return None;
+    }
+    guarded(|| {
+        let survey = Survey::of(pod, settings);
+        survey.runs_under().map(|(account, registry)| (account.to_owned(), registry.map(str::to_owned)))
+    })?
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn is_only_the_account_of_a_pod_with_the_sidecar_owed_its_rights_whatever_an_annotation_says() {
+        let settings = Settings { registry_namespaces: vec!["shared".to_owned()], ..Settings::example() };
+        let pod = |sidecar: bool, account: &str, registry: Option<&str>, phase: &str| {
+            let sidecar = json!({"name": if sidecar { "geth-peering" } else { "other" }, "image": "s", "restartPolicy": "Always"});
+            json!({
+                "metadata": {"annotations": {
+                    "geth-peering/injected": "0.1.0", "geth-peering/unbound": "admin", "geth-peering/registry-namespace": registry,
+                }},
+                "spec": {
+                    "serviceAccountName": account, "initContainers": [sidecar],
+                    "containers": [{"name": "geth", "image": "ethereum/client-go"}],
+                },
+                "status": {"phase": phase},
+            })
+        };
+        let owed = |account: &str, registry: Option<&str>| Some((account.to_owned(), registry.map(str::to_owned)));
+        for (pod, expected) in [
+            (pod(true, "mine", Some("shared"), "Running"), owed("mine", Some("shared"))),
+            // It keeps the account that it has now.
+            (pod(true, "default", Some("shared"), "Pending"), owed("default", Some("shared"))),
+            (pod(false, "mine", Some("shared"), "Running"), None),
+            (pod(true, "mine", Some("kube-system"), "Running"), None),
+            (pod(true, "mine", Some("shared"), "Failed"), None),
+        ] {
+            assert_eq!(runs_under(&pod, &settings), expected, "{pod:#}");
+        }
+    }
+
+    #[test]
+    fn is_a_debt_read_of_metadata_alone() {
+        let of = |metadata: Value| Debt::of(&serde_json::from_value(metadata).unwrap());
+        let annotations = json!({"geth-peering/unbound": "mine", "geth-peering/registry-namespace": "shared"});
+        let pod = |annotations: &Value, going: Option<&str>| {
+            of(json!({"name": "geth-0", "namespace": "chain", "annotations": annotations, "deletionTimestamp": going}))
+        };
+        let debt = pod(&annotations, None).unwrap();
+        assert_eq!((debt.namespace.as_str(), debt.pod.as_str()), ("chain", "geth-0"));
+        assert_eq!((debt.account.as_str(), debt.registry.as_deref()), ("mine", Some("shared")));
+        assert_eq!(pod(&json!({}), None), None);
+        assert_eq!(pod(&annotations, Some("2026-11-21T00:00:00Z")), None);
+    }
+}
