@@ -72,6 +72,25 @@ fn may_the_injector_do_what_it_needs_and_nothing_else() {
 }
 
 #[test]
+fn may_the_injector_see_of_each_namespace_that_is_named_what_its_label_says_and_of_no_other() {
+    for (audit, expected) in [(true, ["get /namespaces a", "get /namespaces b"].as_slice()), (false, &[])] {
+        let mut values = at("rbac.namespaces", json!(["a", "b"]));
+        values["audit"] = json!({"enabled": audit});
+        values["test"] = json!({"enabled": false});
+        let objects = render(&values);
+        let of_injector = |role: &&Value| role["metadata"]["name"] == "geth-peering-injector";
+        let roles = objects.0.iter().filter(|object| object["kind"] == "Role").filter(of_injector);
+        let mut seen = BTreeSet::new();
+        for role in roles {
+            let own = format!(" {}", role["metadata"]["namespace"].as_str().expect("a namespace"));
+            let of_namespaces = rights(role).into_iter().filter(|right| right.contains("/namespaces "));
+            seen.extend(of_namespaces.inspect(|right| assert!(right.ends_with(&own), "{right} in{own}")));
+        }
+        assert_eq!(seen, expected.iter().map(|right| (*right).to_owned()).collect());
+    }
+}
+
+#[test]
 fn may_a_sidecar_reach_its_registry_and_nothing_else() {
     let objects = render(&at("registry.configMapNames", json!(["geth-peering", "other"])));
     assert_eq!(

@@ -122,6 +122,14 @@ fn are_rights_that_a_pod_is_owed_given_where_nothing_else_asks_for_them_and_no_l
 }
 
 #[test]
+fn are_the_accounts_of_a_namespace_that_never_asked_kept_when_its_label_is_seen_to_say_something_else() {
+    let mut index = index(None);
+    index.see_binding(Event::Apply(binding("b", ROLE, true, &["mine"])));
+    index.see_namespace(Event::Delete(namespace("b")));
+    assert!(index.wanted("b", &Holder::new("b", NAME)).contains(&Holder::new("b", "mine")));
+}
+
+#[test]
 fn is_it_synced_only_after_all_three_lists() {
     let mut index = Index::new(ROLE, Scope::all_but(["vault".to_owned()].into()));
     index.see_namespace(Event::InitDone);
