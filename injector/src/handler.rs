@@ -101,14 +101,18 @@ impl Webhook {
         let review = Review::parse(body)?;
         // Nobody but the workload's own annotation can have asked for anything, and the webhook is a convenience: a
         // failure of ours must not keep a workload from being changed.
-        let decided = guarded(|| workload::mutate(&review, &self.settings))
+        let defaults = self.preparer.defaults(&review.namespace);
+        let decided = guarded(|| workload::mutate(&review, &self.settings, &defaults))
             .map_or_else(|| failed(OptIn::NamespaceLabel), Decided::from);
         Ok(self.conclude(WORKLOADS, start, &review, &decided))
     }
 
     async fn decide_about_pod(&self, review: &Review) -> Result<Decided, Unanswered> {
         let opt_in = OptIn::of(&review.object);
-        let Some(survey) = guarded(|| Survey::of(&review.object, &self.settings)) else { return Ok(failed(opt_in)) };
+        let defaults = self.preparer.defaults(&review.namespace);
+        let Some(survey) = guarded(|| Survey::of(&review.object, &self.settings, &defaults)) else {
+            return Ok(failed(opt_in));
+        };
         let account = match survey.account() {
             // It will not be injected.
             None => Account::Ready,

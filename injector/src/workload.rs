@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use crate::decision::Decision;
 use crate::inject::{
-    Account, Context, DISABLED, ENABLED, Edit, KEY, OptIn, Outcome, Refusal, Settings, inject, place, text,
+    Account, DISABLED, Defaults, ENABLED, Edit, KEY, OptIn, Outcome, Refusal, Settings, Survey, place, text,
 };
 use crate::review::{Operation, Review};
 
-/// Decides about a workload that is created or updated.
+/// Decides about a workload that is created or updated, in a namespace that says this for its pods.
 #[must_use]
-pub fn mutate(review: &Review, settings: &Settings) -> Outcome {
+pub fn mutate(review: &Review, settings: &Settings, defaults: &Defaults) -> Outcome {
     let applicable = matches!(review.operation, Operation::Create | Operation::Update)
         && review.sub_resource.is_empty()
         && review.object["spec"]["template"].is_object()
@@ -25,7 +25,7 @@ pub fn mutate(review: &Review, settings: &Settings) -> Outcome {
     let workload = &review.object;
     let (now, before) = (annotation(workload), annotation(&review.old_object));
     let outcome = match (now, before) {
-        (Some(ENABLED), _) => add_label(review, settings),
+        (Some(ENABLED), _) => add_label(review, settings, defaults),
         (Some(DISABLED), _) | (None, Some(ENABLED)) => remove_label(workload),
         (None, _) => Ok(Outcome::unchanged(Decision::WorkloadUnchanged)),
         (Some(other), _) => {
@@ -54,11 +54,11 @@ fn label(workload: &Value) -> Option<&str> {
     workload["spec"]["template"]["metadata"]["labels"][KEY].as_str()
 }
 
-fn add_label(review: &Review, settings: &Settings) -> Result<Outcome, Refusal> {
+fn add_label(review: &Review, settings: &Settings, defaults: &Defaults) -> Result<Outcome, Refusal> {
     let workload = &review.object;
     let mut edit = Edit::new(workload);
     edit.set(&place(["spec", "template", "metadata", "labels", KEY]), json!(ENABLED))?;
-    let warnings = foresee(edit.object(), settings);
+    let warnings = foresee(edit.object(), settings, defaults);
     let decision =
         if label(workload) == Some(ENABLED) { Decision::WorkloadUnchanged } else { Decision::TemplateLabelled };
     Ok(Outcome::changed(decision, edit.into_patch(), warnings))
@@ -95,10 +95,10 @@ fn selects_by_label(workload: &Value) -> bool {
 
 /// What the pods of this template will meet. Told here, because this is where a person is looking: the refusal of a pod
 /// shows up only in the workload's Events.
-fn foresee(workload: &Value, settings: &Settings) -> Vec<String> {
+fn foresee(workload: &Value, settings: &Settings, defaults: &Defaults) -> Vec<String> {
     let template = &workload["spec"]["template"];
     // How the account fares is found out when a pod comes.
-    let outcome = inject(template, &Context { settings, account: &Account::Ready });
+    let outcome = Survey::of(template, settings, defaults).inject(&Account::Ready);
     match outcome.message {
         Some(message) if outcome.denied => vec![format!("pods of this template will be refused: {message}")],
         _ => outcome.warnings,
@@ -141,10 +141,10 @@ mod tests {
 
     /// The outcome, and the object with its patch applied; what the patch makes must need no further change.
     fn mutated(object: Value, old_object: Value) -> (Outcome, Value) {
-        let outcome = mutate(&review(object.clone(), old_object.clone()), &Settings::example());
+        let outcome = mutate(&review(object.clone(), old_object.clone()), &Settings::example(), &Defaults::default());
         let mut patched = object;
         json_patch::patch(&mut patched, &outcome.patch).unwrap();
-        let again = mutate(&review(patched.clone(), old_object), &Settings::example());
+        let again = mutate(&review(patched.clone(), old_object), &Settings::example(), &Defaults::default());
         assert!(again.patch.is_empty(), "not idempotent: {}", again.patch);
         (outcome, patched)
     }
@@ -261,7 +261,7 @@ mod tests {
         let mut going = review(object, Value::Null);
         going.object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         for review in [scale, delete, going] {
-            let outcome = mutate(&review, &Settings::example());
+            let outcome = mutate(&review, &Settings::example(), &Defaults::default());
             assert_eq!((outcome.decision, outcome.patch.is_empty()), (Decision::NotApplicable, true));
         }
     }

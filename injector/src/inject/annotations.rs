@@ -1,7 +1,9 @@
-//! The annotations `geth-peering/...` with which a pod deviates from what the administrator set.
+//! The annotations `geth-peering/...` with which a pod, or its namespace, deviates from what the administrator set.
 //!
 //! They are read strictly: a key that does not exist or a value that cannot be would otherwise be a setting that someone
 //! believes in and that has no effect. All mistakes are reported together.
+
+use std::collections::BTreeMap;
 
 use json_patch::{Patch, PatchOperation};
 use serde_json::Value;
@@ -9,6 +11,7 @@ use sidecar::config::{LogLevel, MAX_SOCKET_PATH};
 
 use super::Settings;
 use super::advertise::Advertised;
+use super::defaults::{Defaults, of_namespace};
 use super::quantity::Quantity;
 use super::text;
 
@@ -71,7 +74,7 @@ pub(super) enum AccountChoice {
     Replace,
 }
 
-/// What the annotations of a pod say.
+/// What the annotations of a pod and its namespace say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Overrides {
     pub(super) container: Option<String>,
@@ -92,30 +95,43 @@ pub(super) struct Overrides {
     pub(super) account: AccountChoice,
     pub(super) native: Option<bool>,
     pub(super) patch: Option<Patch>,
+    /// The names of those that are not the pod's own, each with the namespace that has it.
+    pub(super) inherited: BTreeMap<String, String>,
 }
 
 impl Overrides {
-    /// Reads a pod's annotations.
+    /// Reads a pod's annotations, and those of its namespace.
     ///
     /// # Errors
     /// A sentence for every mistake.
-    pub(super) fn parse(pod: &Value, settings: &Settings) -> Result<Self, Vec<String>> {
+    pub(super) fn parse(pod: &Value, defaults: &Defaults, settings: &Settings) -> Result<Self, Vec<String>> {
         let mut read = Self::default();
         let mut mistakes = Vec::new();
-        let annotations = pod["metadata"]["annotations"].as_object();
-        for (key, value) in annotations.into_iter().flatten() {
-            let Some(name) = key.strip_prefix(PREFIX) else { continue };
-            // The API server lets nothing but strings through.
-            let value = value.as_str().unwrap_or_default();
-            if let Err(allowed) = read.take(name, value, settings) {
-                let (key, value) = (text::shown(key), text::quoted(value));
-                mistakes.push(format!("annotation {key}={value}: {allowed}"));
+        for annotation in defaults.with(pod) {
+            if let Err(allowed) = read.take(annotation.name, annotation.value, settings) {
+                let (name, value) = (text::shown(annotation.name), text::quoted(annotation.value));
+                let whose = annotation.namespace.map(of_namespace).unwrap_or_default();
+                mistakes.push(format!("annotation {PREFIX}{name}={value}{whose}: {allowed}"));
+            }
+            if let Some(namespace) = annotation.namespace {
+                read.inherited.insert(annotation.name.to_owned(), namespace.to_owned());
             }
         }
         if let Err(mistake) = read.memory_fits(settings) {
             mistakes.push(mistake);
         }
         if mistakes.is_empty() { Ok(read) } else { Err(mistakes) }
+    }
+
+    /// Whether the annotation of this name is the namespace's, so that it gives way to what the pod itself says.
+    pub(super) fn is_inherited(&self, name: &str) -> bool {
+        self.inherited.contains_key(name)
+    }
+
+    /// The annotation of this name as sentences call it.
+    pub(super) fn called(&self, name: &str) -> String {
+        let whose = self.inherited.get(name).map(|namespace| of_namespace(namespace)).unwrap_or_default();
+        format!("annotation {PREFIX}{name}{whose}")
     }
 
     /// Takes one annotation; the error says what is allowed.
@@ -167,12 +183,17 @@ impl Overrides {
         }
         let request = self.memory_request.as_deref().unwrap_or(&settings.memory_request);
         let limit = self.memory_limit.as_deref().unwrap_or(&settings.memory_limit);
+        let whose = |name: &str| {
+            if self.is_inherited(name) { format!(" ({})", self.called(name)) } else { String::new() }
+        };
         match (request.parse::<Quantity>(), limit.parse::<Quantity>()) {
             (Ok(requested), Ok(limited)) if requested > limited => Err(format!(
-                "the sidecar would request {} of memory and be limited to {}: \
+                "the sidecar would request {} of memory{} and be limited to {}{}: \
                  set both annotations {PREFIX}memory-request and {PREFIX}memory-limit, the request not above the limit",
                 text::shown(request),
-                text::shown(limit)
+                whose("memory-request"),
+                text::shown(limit),
+                whose("memory-limit")
             )),
             _ => Ok(()),
         }
@@ -277,7 +298,8 @@ mod tests {
     use serde_json::json;
 
     fn parse(annotations: Value) -> Result<Overrides, Vec<String>> {
-        Overrides::parse(&json!({"metadata": {"annotations": annotations}}), &Settings::example())
+        let pod = json!({"metadata": {"annotations": annotations}});
+        Overrides::parse(&pod, &Defaults::default(), &Settings::example())
     }
 
     #[test]

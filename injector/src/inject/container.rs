@@ -126,7 +126,7 @@ pub(super) fn build(plan: &Plan<'_>, settings: &Settings) -> Result<Value, Refus
     }
     if let Some(patch) = &overrides.patch {
         patched(&mut sidecar, patch).map_err(|why| {
-            Refusal::new(Decision::InvalidAnnotation, format!("annotation geth-peering/patch: {why}; correct it"))
+            Refusal::new(Decision::InvalidAnnotation, format!("{}: {why}; correct it", overrides.called("patch")))
         })?;
     }
     Ok(sidecar)

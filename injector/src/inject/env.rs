@@ -7,6 +7,7 @@
 
 use serde_json::{Value, json};
 
+use super::annotations::Overrides;
 use super::geth::Geth;
 use super::ipc::Socket;
 use super::patch::{Edit, Misshapen, place};
@@ -42,9 +43,12 @@ pub(super) fn from_field(name: &str, field: &str) -> Value {
     json!({ "name": name, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": field } } })
 }
 
-/// What Geth's `--maxpeers` will be, as far as it can be told; `asked` is the annotation.
-pub(super) fn max_peers(geth: &Geth<'_>, asked: Option<u32>) -> MaxPeers {
+/// What Geth's `--maxpeers` will be, as far as it can be told.
+pub(super) fn max_peers(geth: &Geth<'_>, overrides: &Overrides) -> MaxPeers {
     use super::cmdline::Flag;
+    let asked = overrides.max_peers;
+    // What a namespace says for all its pods is not meant for those that say it themselves.
+    let in_vain = asked.filter(|_| !overrides.is_inherited("max-peers"));
     let set = match (geth.command.flag("maxpeers"), entry(geth.container, MAX_PEERS)) {
         (Some(Flag::Value(text)), _) => Some(text.parse().ok()),
         (Some(Flag::Unknown(_)), _) => Some(None),
@@ -53,7 +57,7 @@ pub(super) fn max_peers(geth: &Geth<'_>, asked: Option<u32>) -> MaxPeers {
         (None, None) => None,
     };
     match set {
-        Some(known) => MaxPeers { known, ignored: asked.filter(|asked| known != Some(*asked)), add: None },
+        Some(known) => MaxPeers { known, ignored: in_vain.filter(|asked| known != Some(*asked)), add: None },
         None => MaxPeers { known: asked, ignored: None, add: asked },
     }
 }

@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 
+use super::annotations::Overrides;
 use super::cmdline::CommandLine;
 use super::{Refusal, container, text, volume};
 use crate::decision::Decision;
@@ -69,8 +70,8 @@ enum Evidence {
     Strong,
 }
 
-/// Finds it; `wanted` is the name that the user gave, if any.
-pub(super) fn find<'a>(pod: &'a Value, wanted: Option<&str>) -> Result<Geth<'a>, Refusal> {
+/// Finds it, by the name that the user gave if there is one.
+pub(super) fn find<'a>(pod: &'a Value, overrides: &Overrides) -> Result<Geth<'a>, Refusal> {
     let containers = pod["spec"]["containers"].as_array().map(Vec::as_slice).unwrap_or_default();
     let all: Vec<Geth<'a>> = containers
         .iter()
@@ -82,16 +83,21 @@ pub(super) fn find<'a>(pod: &'a Value, wanted: Option<&str>) -> Result<Geth<'a>,
         |of: &[&Geth<'_>]| text::listed(&of.iter().map(|geth| text::shown(geth.name())).collect::<Vec<_>>(), ", ");
     let every: Vec<&Geth<'_>> = all.iter().collect();
 
-    if let Some(wanted) = wanted {
-        return all.iter().find(|geth| geth.name() == wanted).cloned().ok_or_else(|| {
-            Refusal::new(
-                Decision::InvalidAnnotation,
-                format!(
-                    "annotation geth-peering/container={wanted:?}: the pod has no such container; write one of {}",
-                    names(&every)
-                ),
-            )
-        });
+    if let Some(wanted) = overrides.container.as_deref() {
+        match all.iter().find(|geth| geth.name() == wanted) {
+            Some(geth) => return Ok(geth.clone()),
+            // A namespace names a container for those of its pods that have it.
+            None if overrides.is_inherited("container") => {}
+            None => {
+                return Err(Refusal::new(
+                    Decision::InvalidAnnotation,
+                    format!(
+                        "annotation geth-peering/container={wanted:?}: the pod has no such container; write one of {}",
+                        names(&every)
+                    ),
+                ));
+            }
+        }
     }
 
     let judged: Vec<(Evidence, &Geth<'_>)> =
@@ -170,7 +176,7 @@ mod tests {
 
     fn found(containers: Value) -> Result<String, Decision> {
         let pod = json!({"spec": {"containers": containers}});
-        find(&pod, None).map(|geth| geth.name().to_owned()).map_err(|refusal| refusal.decision)
+        find(&pod, &Overrides::default()).map(|geth| geth.name().to_owned()).map_err(|refusal| refusal.decision)
     }
 
     #[test]

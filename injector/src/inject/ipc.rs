@@ -6,6 +6,7 @@
 use serde_json::Value;
 use sidecar::config::MAX_SOCKET_PATH;
 
+use super::annotations::Overrides;
 use super::cmdline::Flag;
 use super::geth::Geth;
 use super::text::{quoted, shown};
@@ -68,10 +69,11 @@ enum Setting {
     Unknown(String),
 }
 
-/// Finds out where the socket will be; `annotation` is what the user says.
-pub(super) fn locate(geth: &Geth<'_>, annotation: Option<&str>) -> Result<Socket, Refusal> {
+/// Finds out where the socket will be.
+pub(super) fn locate(geth: &Geth<'_>, overrides: &Overrides) -> Result<Socket, Refusal> {
     let setting = setting(geth);
-    let (path, set_variable) = match (annotation, &setting) {
+    let (path, set_variable) = match (overrides.ipc_path.as_deref(), &setting) {
+        (Some(_), Setting::Path(path)) if overrides.is_inherited("ipc-path") => (path.clone(), false),
         (Some(annotated), Setting::Path(path)) if annotated != path => {
             return Err(Refusal::new(
                 Decision::InvalidAnnotation,
@@ -263,7 +265,8 @@ mod tests {
     use serde_json::json;
 
     fn located(container: Value, annotation: Option<&str>) -> Result<Socket, Refusal> {
-        locate(&Geth { index: 0, command: CommandLine::of(&container), container: &container }, annotation)
+        let overrides = Overrides { ipc_path: annotation.map(str::to_owned), ..Overrides::default() };
+        locate(&Geth { index: 0, command: CommandLine::of(&container), container: &container }, &overrides)
     }
 
     fn ours(path: &str) -> Socket {

@@ -1,7 +1,7 @@
 //! Decides what a Geth pod needs to peer, and makes the patch for it.
 //!
-//! Pure: a pod as raw JSON and the administrator's settings go in, an [`Outcome`] comes out. First the pod is read
-//! ([`Survey`]): which container is Geth, where its socket will be, as which user it runs. If all that is
+//! Pure: a pod as raw JSON, the administrator's settings and what its namespace says go in, an [`Outcome`] comes out.
+//! First the pod is read ([`Survey`]): which container is Geth, where its socket will be, as which user it runs. If all that is
 //! known, the changes are made, each on its own and only where missing, so that a pod that went through here once
 //! comes out unchanged the second time, and what another webhook broke in between is repaired.
 
@@ -10,6 +10,7 @@ mod advertise;
 mod annotations;
 mod cmdline;
 mod container;
+mod defaults;
 mod env;
 mod geth;
 mod ipc;
@@ -34,6 +35,7 @@ use crate::decision::Decision;
 use annotations::{AccountChoice, Overrides};
 pub(crate) use annotations::{INJECTED, REGISTRY_NAMESPACE, UNBOUND, UNDO};
 pub(crate) use container::NAME as SIDECAR;
+pub use defaults::Defaults;
 use geth::Geth;
 
 /// Label of pods and namespaces, annotation of workloads: the way in and out.
@@ -199,10 +201,10 @@ pub struct Survey<'a> {
 }
 
 impl<'a> Survey<'a> {
-    /// Reads a pod that is being created.
+    /// Reads a pod that is being created, in a namespace that says this for its pods.
     #[must_use]
-    pub fn of(pod: &'a Value, settings: &'a Settings) -> Self {
-        Self { pod, settings, plan: survey(pod, settings) }
+    pub fn of(pod: &'a Value, settings: &'a Settings, defaults: &Defaults) -> Self {
+        Self { pod, settings, plan: survey(pod, settings, defaults) }
     }
 
     /// The account with which the pod will run, so that it can be made ready before the pod is injected; none if the pod
@@ -229,28 +231,37 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// Decides about a pod that is being created, where the state of its account is known beforehand.
+/// Decides about a pod that is being created, where the state of its account is known beforehand and its namespace says
+/// nothing.
 #[must_use]
 pub fn inject(pod: &Value, context: &Context<'_>) -> Outcome {
-    Survey::of(pod, context.settings).inject(context.account)
+    Survey::of(pod, context.settings, &Defaults::default()).inject(context.account)
 }
 
 fn label(pod: &Value) -> Option<&str> {
     pod["metadata"]["labels"][KEY].as_str()
 }
 
-fn survey<'a>(pod: &'a Value, settings: &Settings) -> Result<Plan<'a>, Refusal> {
+fn survey<'a>(pod: &'a Value, settings: &Settings, defaults: &Defaults) -> Result<Plan<'a>, Refusal> {
     wants_peering(pod)?;
-    let overrides = Overrides::parse(pod, settings)
-        .map_err(|mistakes| Refusal::new(Decision::InvalidAnnotation, text::listed(&mistakes, "; ")))?;
-    let geth = geth::find(pod, overrides.container.as_deref())?;
+    let overrides = Overrides::parse(pod, defaults, settings).map_err(|mistakes| mistaken(pod, &mistakes))?;
+    let geth = geth::find(pod, &overrides)?;
     let sidecar = container::existing(pod)?;
     volume::check_names(pod)?;
-    let socket = ipc::locate(&geth, overrides.ipc_path.as_deref())?;
+    let socket = ipc::locate(&geth, &overrides)?;
     let user = user::of(pod, &geth, &overrides)?;
-    let max_peers = env::max_peers(&geth, overrides.max_peers);
+    let max_peers = env::max_peers(&geth, &overrides);
     let account = account::plan(pod, overrides.account, overrides.registry_namespace.clone());
     Ok(Plan { geth, overrides, socket, user, max_peers, account, sidecar })
+}
+
+/// What becomes of a pod whose annotations, or those of its namespace, hold mistakes.
+fn mistaken(pod: &Value, mistakes: &[String]) -> Refusal {
+    match geth::find(pod, &Overrides::default()) {
+        // What its namespace says is no matter to a pod that is no Geth, as most are.
+        Err(refusal) if refusal.decision == Decision::NoGethContainer && !defaults::has_own(pod) => refusal,
+        _ => Refusal::new(Decision::InvalidAnnotation, text::listed(mistakes, "; ")),
+    }
 }
 
 /// Whether this is a pod that may be changed at all, and that does not refuse it.
@@ -380,12 +391,11 @@ fn advice(pod: &Value, plan: &Plan<'_>, settings: &Settings) -> Vec<String> {
         ));
     }
     if plan.overrides.account == AccountChoice::Keep && plan.account.name == account::UNCHOSEN {
-        sentences.push(
+        sentences.push(format!(
             "the sidecar's rights go to the ServiceAccount default, so every pod of the namespace that runs as default \
-             may write the registry; give the pod an account of its own, \
-             or take the annotation geth-peering/service-account out"
-                .to_owned(),
-        );
+             may write the registry; give the pod an account of its own, or take the {} out",
+            plan.overrides.called("service-account")
+        ));
     }
     if let Some(asked) = plan.max_peers.ignored {
         sentences.push(format!(

@@ -22,13 +22,17 @@ pub(super) struct User {
     exempt: bool,
 }
 
-/// Finds out as which user Geth will run: by annotation, the container's setting, the pod's setting, or the image.
+/// Finds out as which user Geth will run: by annotation, the container's setting, the pod's setting, the namespace's
+/// annotation, or the image.
 pub(super) fn of(pod: &Value, geth: &Geth<'_>, overrides: &Overrides) -> Result<User, Refusal> {
     let (own, pods) = (&geth.container["securityContext"], &pod["spec"]["securityContext"]);
     let number = |field: &str| own[field].as_i64().or_else(|| pods[field].as_i64());
     let non_root = own["runAsNonRoot"].as_bool().or_else(|| pods["runAsNonRoot"].as_bool()).unwrap_or(false);
-    let uid = overrides.run_as_user.or_else(|| number("runAsUser"));
-    let gid = overrides.run_as_group.or_else(|| number("runAsGroup"));
+    let told = |annotation: &str, value: Option<i64>, field: &str| {
+        if overrides.is_inherited(annotation) { number(field).or(value) } else { value.or_else(|| number(field)) }
+    };
+    let uid = told("run-as-user", overrides.run_as_user, "runAsUser");
+    let gid = told("run-as-group", overrides.run_as_group, "runAsGroup");
     let exempt = pods["runAsNonRoot"] == true;
     match uid {
         Some(uid) => Ok(User { uid, gid, guessed: false, exempt }),

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::decision::Decision;
 use crate::inject::{
-    Account, AccountPlan, DISABLED, ENABLED, KEY, Outcome, SIDECAR, Settings, Survey, UNDO, text, undo,
+    Account, AccountPlan, DISABLED, Defaults, ENABLED, KEY, Outcome, SIDECAR, Settings, Survey, UNDO, text, undo,
 };
 use crate::workload::bad_annotation;
 use documents::Document;
@@ -178,7 +178,8 @@ fn injected(template: &mut Value, settings: &Settings) -> Result<(Outcome, Optio
     let mut pod = template.clone();
     // What an earlier injection put in comes out after what this one repairs.
     let earlier = take_record(&mut pod).and_then(Result::ok).unwrap_or_default();
-    let survey = Survey::of(&pod, settings);
+    // Namespaces are somebody else's manifests, and what is on the cluster is not looked at.
+    let survey = Survey::of(&pod, settings, &Defaults::default());
     let account = survey.account().cloned();
     let outcome = survey.inject(&Account::Ready);
     let Some(steps) = undo::steps(&pod, &outcome.patch).filter(|steps| !steps.is_empty()) else {

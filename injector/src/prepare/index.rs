@@ -3,6 +3,7 @@
 //! With it the request path knows without a call whether a namespace is ready.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{RoleBinding, Subject};
@@ -12,6 +13,7 @@ use kube::{Resource, ResourceExt};
 
 use super::NAME;
 use crate::api::MANAGED_BY;
+use crate::inject::{Defaults, ENABLED, KEY};
 use crate::scope::Scope;
 
 /// The kind of subject that a pod's account is.
@@ -88,6 +90,8 @@ pub struct Index {
     scope: Scope,
     /// Labelled namespaces, and whether each is being deleted.
     namespaces: Mirror<bool>,
+    /// What labelled namespaces say for their pods.
+    defaults: Mirror<Arc<Defaults>>,
     accounts: Mirror<()>,
     bindings: Mirror<RoleBinding>,
     /// The accounts that the binding of a namespace had when last seen; one that is made anew has them again.
@@ -106,6 +110,7 @@ impl Index {
             role: role.to_owned(),
             scope,
             namespaces,
+            defaults: Mirror::default(),
             accounts: Mirror::default(),
             bindings: Mirror::default(),
             subjects: BTreeMap::new(),
@@ -120,6 +125,7 @@ impl Index {
         {
             self.subjects.remove(&namespace.name_any());
         }
+        self.defaults.see(event.clone(), |object| (object.name_any(), Arc::new(defaults_of(&object))));
         self.namespaces.see(event, |object| (object.name_any(), object.metadata.deletion_timestamp.is_some()));
     }
 
@@ -217,6 +223,11 @@ impl Index {
         self.owed.remove(namespace);
     }
 
+    /// What `namespace` says for its pods; nothing unless it is labelled.
+    pub fn defaults(&self, namespace: &str) -> Arc<Defaults> {
+        self.defaults.current.get(namespace).cloned().unwrap_or_default()
+    }
+
     /// The labelled namespaces in which anything may be made.
     pub fn labelled(&self) -> Vec<String> {
         self.namespaces.current.keys().filter(|namespace| self.scope.has(namespace)).cloned().collect()
@@ -247,6 +258,11 @@ impl Index {
     pub fn put_binding(&mut self, binding: RoleBinding) {
         self.see_binding(Event::Apply(binding));
     }
+}
+
+fn defaults_of(namespace: &impl Resource) -> Defaults {
+    let labelled = namespace.labels().get(KEY).is_some_and(|value| value == ENABLED);
+    if labelled { Defaults::of(&namespace.name_any(), namespace.annotations()) } else { Defaults::default() }
 }
 
 /// Whether we made it.

@@ -33,6 +33,7 @@ use tokio::time::Instant;
 
 use crate::api::{ApiError, CALL_DEADLINE, managed_by_us, within};
 use crate::events::Notices;
+use crate::inject::Defaults;
 use crate::metrics::Metrics;
 use crate::readiness::Latch;
 use crate::scope::Scope;
@@ -135,6 +136,11 @@ impl Preparer {
     /// The namespaces whose label asks for peering, as far as they are known.
     pub fn labelled(&self) -> Vec<String> {
         self.index().labelled()
+    }
+
+    /// What `namespace` says for its pods, as far as it is labelled and known.
+    pub fn defaults(&self, namespace: &str) -> Arc<Defaults> {
+        self.index().defaults(namespace)
     }
 
     /// Whether our account exists in `namespace`, so that a pod may be given it.

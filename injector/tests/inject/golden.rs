@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use injector::decision::Decision;
-use injector::inject::{Account, Context, Lack, Settings, Survey, inject};
+use injector::inject::{Account, Context, Defaults, Lack, Settings, Survey, inject};
 use injector::manifest::{self, Injection};
 use serde::Deserialize;
 use serde_json::Value;
@@ -69,7 +69,7 @@ fn result(name: &str) -> String {
     let after = patched(&pod, &outcome);
     rules::check(&pod, &after, &outcome);
 
-    let survey = Survey::of(&pod, &settings);
+    let survey = Survey::of(&pod, &settings, &Defaults::default());
     let plan = survey.account().unwrap();
     let named = after["spec"]["serviceAccountName"].as_str().unwrap_or("default");
     assert_eq!(plan.name == named, account == Account::Ready, "{name}: {plan:?} and {named}");

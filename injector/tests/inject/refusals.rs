@@ -1,7 +1,7 @@
 //! Pods that cannot be injected: what they are told, and that only those are refused which asked for it themselves.
 
 use injector::decision::Decision;
-use injector::inject::Survey;
+use injector::inject::{Defaults, Survey};
 use serde_json::{Value, json};
 
 use crate::{injected, settings};
@@ -225,12 +225,12 @@ fn does_a_mirror_pod_pass_with_a_warning_even_if_labelled() {
 #[test]
 fn is_no_account_prepared_for_a_pod_that_is_not_injected() {
     let (settings, geth) = (settings(), pod(json!({}), json!({})));
-    assert!(Survey::of(&geth, &settings).account().is_some_and(|plan| plan.replaces.is_some()));
+    assert!(Survey::of(&geth, &settings, &Defaults::default()).account().is_some_and(|plan| plan.replaces.is_some()));
     for pod in [
         json!({"metadata": {}, "spec": {"containers": [{"name": "web", "image": "nginx"}]}}),
         annotated("colour", "red"),
         pod(json!({}), json!({"metadata": {"labels": {"geth-peering": "disabled"}}})),
     ] {
-        assert_eq!(Survey::of(&pod, &settings).account(), None, "{pod}");
+        assert_eq!(Survey::of(&pod, &settings, &Defaults::default()).account(), None, "{pod}");
     }
 }

@@ -170,3 +170,23 @@ fn do_the_accounts_of_a_deleted_binding_come_back_where_it_does() {
     unlabelled.see_binding(Event::Delete(before));
     assert_eq!(wanted(&unlabelled), [NAME], "or else a later namespace of that name would inherit them");
 }
+
+#[test]
+fn does_a_namespace_say_something_for_its_pods_only_while_it_is_labelled() {
+    let said = |value: &str| BTreeMap::from([("geth-peering/network".to_owned(), value.to_owned())]);
+    let a = |label: &str, network: &str| -> PartialObjectMeta<Namespace> {
+        from(json!({"metadata": {"name": "a", "labels": {KEY: label}, "annotations": said(network)}}))
+    };
+    let mut index = index(None);
+    assert_eq!(*index.defaults("a"), Defaults::default());
+    for (event, expected) in [
+        (Event::Apply(a(ENABLED, "x")), Defaults::of("a", &said("x"))),
+        (Event::Apply(a(ENABLED, "y")), Defaults::of("a", &said("y"))),
+        (Event::Apply(a("other", "z")), Defaults::default()),
+        (Event::Apply(a(ENABLED, "y")), Defaults::of("a", &said("y"))),
+        (Event::Delete(a(ENABLED, "y")), Defaults::default()),
+    ] {
+        index.see_namespace(event);
+        assert_eq!(*index.defaults("a"), expected);
+    }
+}
