@@ -16,7 +16,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::Finding;
 use crate::events::is_ours;
 use crate::tls::ca::Validity;
-use crate::tls::server_name;
+use crate::tls::{algorithm, server_name};
 
 /// How many webhooks the chart has.
 const WEBHOOKS: usize = 3;
@@ -121,7 +121,13 @@ impl Installation {
     /// Whether API servers will accept at `now` that `pod` serves this chain of certificates (PEM).
     pub(super) fn judge_certificate(&self, pod: &str, chain: &str, now: Timestamp) -> Finding {
         match self.verify(chain, now) {
-            Ok(end) => Finding::good(format!("{pod} serves a certificate that the caBundle vouches for, until {end}")),
+            Ok(end) => {
+                let what = format!("{pod} serves a certificate that the caBundle vouches for, until {end}");
+                match certificates(chain.as_bytes()).ok().and_then(|chain| algorithm::doubt(&chain)) {
+                    Some(doubt) => Finding::doubtful(format!("{what}, but {doubt}"), algorithm::ADVICE),
+                    None => Finding::good(what),
+                }
+            }
             Err(error) => Finding::wrong(
                 format!("API servers refuse the certificate of {pod}: {error}"),
                 "wait a minute if certificates were just changed; else look at the injector's log",
@@ -241,5 +247,17 @@ mod tests {
             let finding = judged(&chain, at);
             assert_eq!(finding.verdict, Verdict::Wrong, "{finding}");
         }
+    }
+
+    #[test]
+    fn is_a_certificate_that_only_some_api_servers_take_doubted() {
+        let name = "gp-injector.gp.svc";
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+        let chain = params.self_signed(&key).unwrap().pem();
+        let installation = find(vec![configuration("a", 3, Some(&chain))], None).unwrap();
+        let finding = installation.judge_certificate("pod-0", &chain, now());
+        assert_eq!(finding.verdict, Verdict::Doubtful, "{finding}");
+        assert!(finding.to_string().contains("Ed25519") && finding.to_string().contains("ECDSA P-256"), "{finding}");
     }
 }

@@ -15,6 +15,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::algorithm;
 use super::ca::Validity;
 use super::resolver::Resolver;
 use crate::metrics::Metrics;
@@ -57,7 +58,15 @@ impl Reader {
     /// Works until it is dropped. A certificate that cannot be used leaves the one before it in service.
     pub async fn run(mut self) -> ! {
         loop {
-            let trouble = self.read().err().map(|error| format!("{error:#}"));
+            let trouble = match self.read() {
+                Ok(doubt) => {
+                    if let Some(doubt) = doubt {
+                        tracing::warn!("{doubt}: {}", algorithm::ADVICE);
+                    }
+                    None
+                }
+                Err(error) => Some(format!("{error:#}")),
+            };
             if let Some(trouble) = trouble.as_ref().filter(|_| trouble != self.trouble) {
                 tracing::warn!(folder = %self.settings.folder.display(), "{trouble}");
             }
@@ -66,20 +75,22 @@ impl Reader {
         }
     }
 
-    fn read(&mut self) -> anyhow::Result<()> {
+    /// Serves what the folder has now. Returns what some API servers may find wrong with it, once for each change.
+    fn read(&mut self) -> anyhow::Result<Option<String>> {
         let file = |name| read(self.settings.folder.join(name));
         let files = [file(CERTIFICATE)?, file(KEY)?];
         if self.seen.as_ref() == Some(&files) {
-            return Ok(());
+            return Ok(None);
         }
         // Certificate and key may be from before and after a swap. Then they do not fit, and are read again.
         let (key, validity) = certified(&files[0], &files[1], &self.settings.name)?;
+        let doubt = algorithm::doubt(&key.cert);
         self.resolver.serve(Arc::new(key));
         self.metrics.certificate_expires(validity.not_after);
         tracing::info!(valid_until = %validity.not_after, "serving the certificate of the folder");
         self.seen = Some(files);
         self.ready.open();
-        Ok(())
+        Ok(doubt)
     }
 }
 
@@ -152,6 +163,23 @@ mod tests {
         fn drop(&mut self) {
             let _best_effort = std::fs::remove_dir_all(&self.0);
         }
+    }
+
+    #[test]
+    fn is_an_ed25519_key_served_all_the_same_and_doubted_once() {
+        let mounted = Mounted::new("ed25519");
+        let (resolver, mut readiness) = (Arc::new(Resolver::default()), Readiness::default());
+        let settings = Settings { folder: mounted.0.clone(), name: NAME.to_owned() };
+        let latch = readiness.latch("certificate");
+        let mut reader = Reader::new(settings, resolver.clone(), Arc::default(), latch);
+        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let certificate = CertificateParams::new([NAME.to_owned()]).unwrap().self_signed(&key).unwrap();
+        mounted.swap("1", &[certificate.pem(), key.serialize_pem()]);
+        assert!(reader.read().unwrap().unwrap().contains("Ed25519"));
+        assert_eq!((served(&resolver), readiness.missing()), (Some(certificate.der().to_vec()), vec![]));
+        assert_eq!(reader.read().unwrap(), None);
+        mounted.swap("2", &pair(NAME));
+        assert_eq!(reader.read().unwrap(), None);
     }
 
     fn served(resolver: &Resolver) -> Option<Vec<u8>> {

@@ -6,6 +6,7 @@
 //! rotation is what keeps every call working: first all API servers trust the old and the
 //! new authority, only then does a replica serve a certificate of the new one.
 
+pub mod algorithm;
 pub mod bundle;
 pub mod ca;
 pub mod folder;
