@@ -34,7 +34,7 @@ use crate::tls::resolver::Resolver;
 /// `MaxRequestBodyBytes`). The review of an update holds two, but of objects that large etcd stores none
 /// (`--max-request-bytes`, 1.5 MiB).
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
-/// Every request is answered within this: the API server waits for 5 s, unless the chart's value says otherwise, and an
+/// Every request is answered within this, whoever else is waited for: the API server waits for 5 s, unless the chart's value says otherwise, and an
 /// answer in words helps more than its own "context deadline exceeded".
 const REQUEST_DEADLINE: Duration = Duration::from_secs(4);
 /// How long a TLS handshake may take.
@@ -92,7 +92,11 @@ fn answer(result: Result<Vec<u8>, Unanswered>) -> Response {
 }
 
 async fn answer_in_time(request: Request, next: Next) -> Response {
-    let late = |_| (StatusCode::GATEWAY_TIMEOUT, "the injector could not answer in time\n").into_response();
+    let path = request.uri().path().to_owned();
+    let late = |_| {
+        tracing::warn!(path, "a request had no answer in time; it was told so");
+        (StatusCode::GATEWAY_TIMEOUT, "the injector could not answer in time\n").into_response()
+    };
     tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await.unwrap_or_else(late)
 }
 
