@@ -8,6 +8,7 @@ pub mod audit;
 pub mod check;
 pub mod cli;
 pub mod config;
+mod connections;
 pub mod decision;
 pub mod events;
 pub mod handler;

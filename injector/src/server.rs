@@ -1,7 +1,7 @@
 //! Listening and serving: TLS for the API server's requests, plain HTTP for probes and metrics.
 //!
-//! What a client can hold is bounded: the size of a request, the time for each, the age of a connection, and their number.
-//! Connections are not shared out among clients, so whoever opens all of them keeps others waiting until they end.
+//! What a client can hold is bounded: the size of a request, the time for each, the age of a connection, and their number,
+//! in all and from one address ([`connections`](crate::connections)).
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
@@ -21,10 +21,11 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::connections::Connections;
 use crate::handler::{Unanswered, Webhook};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
@@ -55,7 +56,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// moment, which then fails (Go's HTTP/2 client: "use of closed network connection"). While a request is under way, the
 /// client finishes it and sends the next one elsewhere.
 const LAST_REQUEST: Duration = Duration::from_secs(5);
-/// How many connections may be open on one port. An API server needs one or two.
+/// How many connections may be open on one port, half of them from one address. An API server needs one or two.
 const MAX_CONNECTIONS: u32 = 512;
 /// How long accepting rests after a failure, which mostly is a want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -151,6 +152,7 @@ pub struct Bound {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     max_age: Duration,
+    max_connections: u32,
 }
 
 impl Bound {
@@ -162,12 +164,18 @@ impl Bound {
         // The first takes IPv4 as well, but is not to be had where the kernel knows no IPv6.
         let both = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
         let listener = TcpListener::bind(&both[..]).await.with_context(|| format!("cannot listen on port {port}"))?;
-        Ok(Self { listener, tls: tls.map(TlsAcceptor::from), max_age: MAX_AGE })
+        let tls = tls.map(TlsAcceptor::from);
+        Ok(Self { listener, tls, max_age: MAX_AGE, max_connections: MAX_CONNECTIONS })
     }
 
     /// Lets no connection last longer than `max_age` and a little grace; 10 minutes unless told otherwise.
     pub fn with_max_age(self, max_age: Duration) -> Self {
         Self { max_age, ..self }
+    }
+
+    /// Lets no more than `most` connections be open, half of them from one address; 512 unless told otherwise.
+    pub fn with_connections(self, most: u32) -> Self {
+        Self { max_connections: most, ..self }
     }
 
     /// The address that was taken.
@@ -181,18 +189,18 @@ impl Bound {
     /// Serves `router` until `stop`; then tells every client to go (HTTP/2: GOAWAY, HTTP/1.1: Connection: close), and
     /// gives requests that are under way up to `drain` to finish.
     pub async fn serve(self, router: Router, stop: CancellationToken, drain: Duration) {
-        let Self { listener, tls, max_age } = self;
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
+        let Self { listener, tls, max_age, max_connections } = self;
+        let connections = Connections::new(max_connections);
         let accepting = async {
-            loop {
-                // Never closed, so there is always a permit to come.
-                let Ok(permit) = connections.clone().acquire_owned().await else { return };
+            // Never closed, so there is always room to come.
+            while let Some(place) = connections.room().await {
                 match listener.accept().await {
-                    Ok((stream, _)) => {
+                    Ok((stream, source)) => {
+                        let Some(taken) = connections.take(place, source.ip()) else { continue };
                         let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
                         tokio::spawn(async move {
                             connection(stream, tls, router, max_age, stop).await;
-                            drop(permit);
+                            drop(taken);
                         });
                     }
                     Err(error) => {
@@ -207,8 +215,7 @@ impl Bound {
             () = accepting => {}
         }
         drop(listener);
-        // Who has all permits knows that no connection is left.
-        if tokio::time::timeout(drain, connections.acquire_many(MAX_CONNECTIONS)).await.is_err() {
+        if !connections.closed(drain).await {
             tracing::warn!("requests are still under way after {} s; leaving them", drain.as_secs());
         }
     }

@@ -1,0 +1,60 @@
+//! Many clients, and one that wants too much.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::*;
+
+/// Connects from another address of this machine.
+async fn connect_from(source: [u8; 4], address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((Ipv4Addr::from(source), 0))).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+/// What comes back, until the server closes the connection.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    // A connection that is closed with something unread on it is reset.
+    let _reset = stream.read_to_string(&mut text).await;
+    text
+}
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn is_another_client_served_while_one_holds_all_connections_that_it_can_get() {
+    let router = axum::Router::new().route("/", axum::routing::get(|| async { "here" }));
+    let bound = injector::server::Bound::bind(0, None).await.unwrap().with_connections(8);
+    let address = local(bound.address().unwrap());
+    tokio::spawn(bound.serve(router, CancellationToken::new(), Duration::ZERO));
+
+    let mut greedy = Vec::new();
+    for _ in 0..8 {
+        let mut stream = connect_from([127, 0, 0, 2], address).await;
+        // Half a request: it is neither served nor idle.
+        stream.write_all(b"GET / HTT").await.unwrap();
+        greedy.push(stream);
+    }
+    let (held, refused) = greedy.split_at_mut(4);
+    for stream in refused {
+        assert_eq!(soon("the end of what is too much", rest(stream)).await, "");
+    }
+    let mut other = connect_from([127, 0, 0, 1], address).await;
+    other.write_all(REQUEST).await.unwrap();
+    assert!(soon("an answer for another client", rest(&mut other)).await.ends_with("here"));
+
+    // What it has, it keeps; and what it gives up, it may have again.
+    held[0].write_all(b"P/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(soon("an answer for the greedy one", rest(&mut held[0])).await.ends_with("here"));
+    until("a connection anew", async || {
+        let mut again = connect_from([127, 0, 0, 2], address).await;
+        let sent = again.write_all(REQUEST).await;
+        sent.is_ok() && rest(&mut again).await.ends_with("here")
+    })
+    .await;
+}
