@@ -374,3 +374,6 @@ fn places<'a>(namespace: &'a str, registry: Option<&'a str>) -> impl Iterator<It
 fn named_by_us() -> ObjectMeta {
     ObjectMeta { name: Some(NAME.to_owned()), labels: Some(managed_by_us()), ..ObjectMeta::default() }
 }
+
+#[cfg(test)]
+mod tests;

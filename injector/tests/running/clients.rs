@@ -3,6 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use fakes::apiserver::Verb;
+use futures::future::join_all;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -57,4 +60,28 @@ async fn is_another_client_served_while_one_holds_all_connections_that_it_can_ge
         sent.is_ok() && rest(&mut again).await.ends_with("here")
     })
     .await;
+}
+
+#[tokio::test]
+async fn do_a_thousand_pods_of_fifty_namespaces_at_once_all_get_their_sidecar() {
+    let server = cluster();
+    let replica = Replica::start(&server).await;
+    let connections = join_all((0..100).map(|_| replica.api_server(&server))).await;
+    let pod = geth_pod(json!({"geth-peering": "enabled"}));
+    let ask = async |number: usize| {
+        let namespace = format!("chain-{}", number / 20);
+        let api_server = &connections[number % connections.len()];
+        let response = api_server.review("/mutate/pods", &review(&namespace, pod.clone())).await;
+        assert!(!response["warnings"].to_string().contains("rights"), "{response}");
+        let injected = patched(pod.clone(), &response);
+        assert_eq!(injected["spec"]["initContainers"][0]["name"], "geth-peering");
+        assert_eq!(injected["spec"]["serviceAccountName"], "geth-peering");
+    };
+    join_all((0..1000).map(ask)).await;
+    for plural in ["serviceaccounts", "rolebindings"] {
+        assert_eq!(server.count(Verb::Create, plural), 50, "each namespace is prepared once: {plural}");
+    }
+    assert_eq!(server.count(Verb::Get, "rolebindings") + server.count(Verb::Patch, "rolebindings"), 0);
+    let name = r#"geth_peering_injector_decisions_total{webhook="pods",decision="injected"}"#;
+    assert_eq!(replica.metric(name).await, Some(1000.0));
 }
