@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 /// node/defaults.go in v1.17.5). The product never uses it.
 pub const HTTP_PORT: u16 = 8545;
 
+/// Where Geths listen for each other unless told otherwise (node/defaults.go in v1.17.5).
+const P2P_PORT: u16 = 30303;
+
 /// Arguments that open [`HTTP_PORT`] for [`ask`].
 pub const HTTP_ARGS: &[&str] = &["--http", "--http.addr=0.0.0.0", "--http.vhosts=*", "--http.api=admin,eth,net"];
 
@@ -33,6 +36,13 @@ pub struct Geth {
     /// Its peers by public key, as far as the `eth` handshake is done, each with the two ends of its connection:
     /// another pair means that the link was down in between.
     pub links: BTreeMap<String, [String; 2]>,
+}
+
+impl Geth {
+    /// Whether it is linked to another one, and was the one that dialed: the other end is where that one listens.
+    pub fn has_dialed(&self, other: &Self) -> bool {
+        self.links.get(&other.key).is_some_and(|[_, remote]| remote.ends_with(&format!(":{P2P_PORT}")))
+    }
 }
 
 /// Asks the Geth in a pod, in one request through the API server.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What is told of one pod; fields that these tests do not need are left out.
@@ -71,4 +71,24 @@ pub async fn is_exactly(namespace: &Namespace, geths: &[Geth]) -> Result<()> {
 pub async fn holds_exactly(namespace: &Namespace, geths: &[Geth]) -> Result<()> {
     let what = "the registry holds exactly the Geths that live";
     wait::until(what, wait::SOON, async || is_exactly(namespace, geths).await).await
+}
+
+/// The key of the list that one sidecar keeps for all, a second after the entries: what is written last.
+const LIST: &str = "static-nodes.json";
+
+/// Waits until nothing is left to be written: entries and list name exactly these Geths. The resource version then.
+///
+/// # Errors
+/// When it does not come to that in time.
+pub async fn at_rest(namespace: &Namespace, geths: &[Geth]) -> Result<Option<String>> {
+    wait::until("the registry is at rest", wait::SOON, async || {
+        is_exactly(namespace, geths).await?;
+        let map = api(namespace).get(NAME).await?;
+        let list = map.data.unwrap_or_default().remove(LIST).with_context(|| format!("there is no {LIST}"))?;
+        let listed: BTreeSet<String> = serde_json::from_str(&list).with_context(|| list.clone())?;
+        let wanted = geths.iter().map(|geth| format!("enode://{}@{}:30303", geth.key, geth.ip)).collect();
+        ensure!(listed == wanted, "{LIST} is {list}");
+        Ok(map.metadata.resource_version)
+    })
+    .await
 }
