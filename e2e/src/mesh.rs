@@ -2,7 +2,7 @@
 
 use crate::cluster::Namespace;
 use crate::geth::{self, Geth};
-use crate::{pods, registry, wait};
+use crate::{node, pods, registry, wait};
 use anyhow::{Context, Result, ensure};
 use futures::future::{join_all, try_join_all};
 use serde_json::Value;
@@ -47,9 +47,18 @@ pub async fn full_within(namespace: &Namespace, selector: &str, expected: usize,
 /// When they are not: with the matrix of links.
 pub async fn is_full(namespace: &Namespace, selector: &str, expected: usize) -> Result<Vec<Geth>> {
     let geths = ask(namespace, selector, expected).await?;
-    let links: usize = geths.iter().map(|geth| links_within(geth, &geths)).sum();
-    ensure!(links == expected * expected.saturating_sub(1), "links are missing:\n{}", matrix(&geths));
+    all_linked(&geths)?;
     Ok(geths)
+}
+
+/// Whether each of these Geths is a peer of every other one.
+///
+/// # Errors
+/// When they are not: with the matrix of links.
+pub fn all_linked(geths: &[Geth]) -> Result<()> {
+    let links: usize = geths.iter().map(|geth| links_within(geth, geths)).sum();
+    ensure!(links == geths.len() * geths.len().saturating_sub(1), "links are missing:\n{}", matrix(geths));
+    Ok(())
 }
 
 /// As [`full`], and the registry holds exactly these Geths.
@@ -91,6 +100,25 @@ fn matrix(geths: &[Geth]) -> String {
 pub async fn status(namespace: &Namespace, pod: &str) -> Result<Value> {
     let text = pods::request(namespace, pod, SIDECAR_PORT, "status", None).await?;
     serde_json::from_str(&text).with_context(|| format!("{pod} says {text}"))
+}
+
+/// The counter of all that a sidecar asks of the API server, answered or not.
+const API_REQUESTS: &str = "geth_peering_api_requests_total{";
+
+/// How many requests the sidecar beside each of these Geths has made of the API server since it started, whatever it
+/// asked. Nobody but the sidecars can tell their requests from others'. Works without an API server.
+///
+/// # Errors
+/// When one of them does not answer.
+pub async fn api_requests(geths: &[Geth]) -> Result<Vec<u64>> {
+    try_join_all(geths.iter().map(async |geth| {
+        let address = format!("{}:{SIDECAR_PORT}", geth.ip);
+        let metrics = node::shell(&geth.node, r#"curl -sfm 5 "http://$1/metrics""#, &[&address]).await?;
+        let counters = metrics.lines().filter(|line| line.starts_with(API_REQUESTS));
+        let counts = counters.map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<u64>());
+        counts.sum::<Result<_, _>>().with_context(|| format!("{} says {metrics}", geth.pod))
+    }))
+    .await
 }
 
 /// What the sidecars say, one line each.

@@ -4,9 +4,10 @@ use crate::cluster::Namespace;
 use crate::geth::Geth;
 use crate::network::Network;
 use crate::{mesh, registry, wait};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use futures::future::try_join_all;
 use serde_json::Value;
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 /// How a network healed: the Geths say that they are a full mesh, the registry holds exactly their entries, and every
@@ -42,7 +43,9 @@ impl<'a> Scene<'a> {
     /// Makes the network and waits until it is well.
     pub(super) async fn of(namespace: &'a Namespace, network: Network) -> Result<Scene<'a>> {
         network.create(namespace).await?;
-        let geths = well_within(namespace, &network.selector(), network.size(), wait::PODS).await?;
+        let geths =
+            well_within(namespace, &network.selector(), network.size(), wait::PODS, &Progress::since(Instant::now()))
+                .await?;
         Ok(Self { namespace, network, geths })
     }
 
@@ -68,9 +71,14 @@ impl<'a> Scene<'a> {
         limit: Duration,
         may_go: impl Fn(&Geth, &Geth) -> bool,
     ) -> Result<Healed> {
-        let geths = well_within(self.namespace, &self.network.selector(), self.geths.len(), limit).await?;
-        let after = since.elapsed();
-        Ok(Healed { after, notes: vec![self.links_between(&geths, may_go)?] })
+        let (healed, ..) = self.well_again(self.geths.len(), since, limit, may_go).await?;
+        Ok(healed)
+    }
+
+    /// As [`Self::heals`], and tells when each part of that came about.
+    pub(super) async fn heals_by_parts(&self, since: Instant, may_go: impl Fn(&Geth, &Geth) -> bool) -> Result<Healed> {
+        let (healed, _, progress) = self.well_again(self.geths.len(), since, wait::PODS, may_go).await?;
+        Ok(healed.with_note(progress.told()))
     }
 
     /// As [`Self::heals`], with so many Geths, which are returned.
@@ -80,9 +88,21 @@ impl<'a> Scene<'a> {
         since: Instant,
         may_go: impl Fn(&Geth, &Geth) -> bool,
     ) -> Result<(Healed, Vec<Geth>)> {
-        let geths = well_within(self.namespace, &self.network.selector(), size, wait::PODS).await?;
+        let (healed, geths, _) = self.well_again(size, since, wait::PODS, may_go).await?;
+        Ok((healed, geths))
+    }
+
+    async fn well_again(
+        &self,
+        size: usize,
+        since: Instant,
+        limit: Duration,
+        may_go: impl Fn(&Geth, &Geth) -> bool,
+    ) -> Result<(Healed, Vec<Geth>, Progress)> {
+        let progress = Progress::since(since);
+        let geths = well_within(self.namespace, &self.network.selector(), size, limit, &progress).await?;
         let after = since.elapsed();
-        Ok((Healed { after, notes: vec![self.links_between(&geths, may_go)?] }, geths))
+        Ok((Healed { after, notes: vec![self.links_between(&geths, may_go)?] }, geths, progress))
     }
 
     /// Which links that there were before the fault are others now.
@@ -141,27 +161,97 @@ fn connection<'a>(geths: &'a [Geth], one: &Geth, other: &Geth) -> Option<&'a [St
     find(&one.pod)?.links.get(&find(&other.pod)?.key)
 }
 
+/// When each part of being well came about, if it has held ever since.
+struct Progress {
+    since: Instant,
+    parts: RefCell<Vec<(&'static str, Option<Duration>)>>,
+}
+
+impl Progress {
+    fn since(since: Instant) -> Self {
+        Self { since, parts: RefCell::default() }
+    }
+
+    /// Takes note of whether a part holds now, and returns that.
+    fn note<T>(&self, part: &'static str, now: Result<T>) -> Result<T> {
+        let mut parts = self.parts.borrow_mut();
+        let index = parts.iter().position(|(known, _)| *known == part).unwrap_or(parts.len());
+        if index == parts.len() {
+            parts.push((part, None));
+        }
+        let held = &mut parts[index].1;
+        *held = now.is_ok().then(|| held.unwrap_or_else(|| self.since.elapsed()));
+        now
+    }
+
+    /// The parts in the order of their times.
+    fn told(&self) -> String {
+        let mut parts = self.parts.borrow().clone();
+        parts.sort_by_key(|(_, time)| *time);
+        let told = |(part, time): (&str, Option<Duration>)| {
+            format!("{part} after {}", time.map_or("(never)".into(), |time| format!("{:.1} s", time.as_secs_f64())))
+        };
+        parts.into_iter().map(told).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// Waits until Geths, registry and sidecars agree that all is well.
-async fn well_within(namespace: &Namespace, selector: &str, size: usize, limit: Duration) -> Result<Vec<Geth>> {
+async fn well_within(
+    namespace: &Namespace,
+    selector: &str,
+    size: usize,
+    limit: Duration,
+    progress: &Progress,
+) -> Result<Vec<Geth>> {
     let what = format!("{size} Geths are peered and registered, and their sidecars say so");
-    match wait::until(&what, limit, async || is_well(namespace, selector, size).await).await {
+    match wait::until(&what, limit, async || is_well(namespace, selector, size, progress).await).await {
         Ok(geths) => Ok(geths),
         Err(error) => Err(anyhow!("{error:#}\n{}", mesh::statuses(namespace, selector).await)),
     }
 }
 
-async fn is_well(namespace: &Namespace, selector: &str, size: usize) -> Result<Vec<Geth>> {
-    let geths = mesh::is_full(namespace, selector, size).await?;
-    registry::is_exactly(namespace, &geths).await?;
-    let statuses = try_join_all(geths.iter().map(|geth| mesh::status(namespace, &geth.pod))).await?;
-    for (geth, status) in geths.iter().zip(statuses) {
-        let all = Value::from(size.saturating_sub(1));
-        let up = status.pointer("/geth/state").is_some_and(|state| state == "up");
-        // Polling will do: whoever must not watch sees the registry all the same.
-        let sees = status.pointer("/registry/state").is_some_and(|state| state == "watching" || state == "polling");
-        if !up || !sees || status["wanted"] != all || status["connected"] != all {
-            bail!("the sidecar of {} says {status}", geth.pod);
-        }
-    }
+/// Looks at every part, even when an earlier one does not hold.
+async fn is_well(namespace: &Namespace, selector: &str, size: usize, progress: &Progress) -> Result<Vec<Geth>> {
+    let geths = progress.note("all Geths answer", mesh::ask(namespace, selector, size).await)?;
+    let full = progress.note("they are a full mesh", mesh::all_linked(&geths));
+    let whole = progress.note("the registry tells of each as it is", registry::is_exactly(namespace, &geths).await);
+    let statuses = try_join_all(geths.iter().map(|geth| mesh::status(namespace, &geth.pod))).await;
+    let statuses = match progress.note("all sidecars answer", statuses) {
+        Ok(statuses) => statuses,
+        Err(error) => return full.and(whole).and(Err(error)),
+    };
+    let all_say = |holds: &dyn Fn(&Value) -> bool| {
+        let other = geths.iter().zip(&statuses).find(|(_, status)| !holds(status));
+        other.map_or(Ok(()), |(geth, status)| Err(anyhow!("the sidecar of {} says {status}", geth.pod)))
+    };
+    let state = |status: &Value, of: &str| status[of]["state"].as_str().unwrap_or_default().to_owned();
+    // Polling will do: whoever must not watch sees the registry all the same.
+    let sees = |status: &Value| matches!(&*state(status, "registry"), "watching" | "polling");
+    let all = Value::from(size.saturating_sub(1));
+    let linked =
+        |status: &Value| state(status, "geth") == "up" && status["wanted"] == all && status["connected"] == all;
+    let seen = progress.note("all sidecars see it", all_say(&sees));
+    let linked = progress.note("all say that their links are up", all_say(&linked));
+    full.and(whole).and(seen).and(linked)?;
     Ok(geths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn does_a_part_that_broke_again_count_from_when_it_held_for_good() {
+        let progress = Progress::since(Instant::now() - Duration::from_secs(60));
+        let note = |part, holds: bool| drop(progress.note(part, if holds { Ok(()) } else { Err(anyhow!("no")) }));
+        note("late", false);
+        note("early", true);
+        progress.parts.borrow_mut()[1].1 = Some(Duration::from_secs(5));
+        note("early", true);
+        note("late", true);
+        assert_eq!(progress.told(), "early after 5.0 s, late after 60.0 s");
+        note("early", false);
+        note("early", true);
+        assert_eq!(progress.told(), "early after 60.0 s, late after 60.0 s");
+    }
 }
