@@ -7,7 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test unit e2e faults lint explore fuzz bench-mesh bench-injector cluster images install clean kubeconfig toolpath
+.PHONY: help demo test unit e2e faults lint explore fuzz bench-mesh rest bench-injector cluster images install clean kubeconfig toolpath
 
 cluster := $(or $(GETH_PEERING_CLUSTER),geth-peering)
 tools := e2e/cluster/tools
@@ -63,6 +63,12 @@ SIZES := 5 10 20 33
 bench-mesh: install ## a table of how fast networks become full meshes; RUNS=5 SIZES="5 10 20 33" takes over an hour
 	@PATH="$$($(tools)):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && \
 	cargo build --workspace --bin mesh_bench && "$${CARGO_TARGET_DIR:-target}/debug/mesh_bench" $(RUNS) $(SIZES)
+
+SIZE := 10
+MINUTES := 60
+rest: install ## memory of each sidecar of a network at rest, and requests a minute; SIZE=10 MINUTES=60
+	@PATH="$$($(tools)):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && \
+	cargo build --workspace --bin mesh_bench && "$${CARGO_TARGET_DIR:-target}/debug/mesh_bench" rest $(SIZE) $(MINUTES)
 
 ROUNDS := 5
 SECONDS_EACH := 5

@@ -3,6 +3,9 @@
 //! Prints a table: how long it takes from the Geths answering to the full mesh, beside the time that the bare calls take
 //! in the same minutes on the same machine ([`runs`] says what is measured, [`moments`] how, and the table's caption
 //! both). On the way, as figures: each run, and what a network costs at rest.
+//!
+//! `mesh_bench rest SIZE MINUTES` does nothing of that: it makes one network and leaves it alone for so long, then prints
+//! the memory of each sidecar, as it was at first and as it is, and how often the API server was asked for what meanwhile.
 
 mod at_rest;
 mod logs;
@@ -10,17 +13,24 @@ mod moments;
 mod runs;
 mod table;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use e2e::measure::figure;
 use std::io::Write;
+use std::time::Duration;
 
 /// The size of the network of which a pod is restarted.
 const RESTARTED: usize = 5;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
+    let is_rest = std::env::args().nth(1).is_some_and(|word| word == "rest");
+    let numbers = std::env::args().skip(if is_rest { 2 } else { 1 });
     let mut arguments =
-        std::env::args().skip(1).map(|argument| argument.parse().with_context(|| format!("not a number: {argument}")));
+        numbers.map(|argument| argument.parse().with_context(|| format!("not a number: {argument}")));
+    if is_rest {
+        let [size, minutes] = arguments.collect::<Result<Vec<usize>>>()?[..] else { bail!("rest SIZE MINUTES") };
+        return runs::rest(size, Duration::from_secs(60 * minutes as u64)).await;
+    }
     let runs = arguments.next().transpose()?.unwrap_or(5);
     let sizes: Vec<usize> = arguments.collect::<Result<_>>()?;
     let sizes = if sizes.is_empty() { vec![5, 10, 20, 33] } else { sizes };

@@ -34,6 +34,9 @@ const SLOW: Duration = Duration::from_secs(10);
 /// How long Geths are left alone when all of them answer, before anything is asked of them.
 const QUIET: Duration = Duration::from_secs(3);
 
+/// How long a network at rest is watched on the way.
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// What nodes may take to get ready for renaming sockets; on a busy machine starting a shell there takes seconds.
 const PREPARED: Duration = Duration::from_secs(15);
 
@@ -51,9 +54,20 @@ pub(crate) async fn natural(size: usize, describe_at_rest: bool) -> Result<Time>
         let Some(geths) = full(namespace, &network, size).await? else { return Ok(None) };
         let diaries = diaries(namespace, &geths).await?;
         if describe_at_rest {
-            at_rest::describe(namespace, &network, size).await?;
+            at_rest::describe(namespace, &network, &geths, MINUTE).await?;
         }
         Ok(Some(between(all_answer(&diaries)?, full_mesh(&geths, &diaries)?)))
+    })
+    .await
+}
+
+/// What a network costs that is left alone for so long.
+pub(crate) async fn rest(size: usize, time: Duration) -> Result<()> {
+    let network = Network::of(size).with_max_peers(MAX_PEERS).labelled();
+    in_namespace(async |namespace| {
+        network.create(namespace).await?;
+        let geths = mesh::full_within(namespace, &network.selector(), size, start(size)).await?;
+        at_rest::describe(namespace, &network, &geths, time).await
     })
     .await
 }
