@@ -23,6 +23,26 @@ pub enum Socket {
     Here(PathBuf),
 }
 
+impl Socket {
+    /// What the system says to whoever wants to connect; nothing if somebody accepts.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn refusal(&self, namespace: &Namespace) -> Result<String> {
+        const TRY: &str = r#"use IO::Socket::UNIX; print "$!" unless IO::Socket::UNIX->new(Peer => $ARGV[0])"#;
+        match self {
+            Self::Pod { pod, path } => {
+                node::beside(namespace, pod, "geth", &format!("perl -e '{TRY}' /proc/$pid/root{path}")).await
+            }
+            Self::Here(path) => Ok(match UnixStream::connect(path).await {
+                Ok(_) => String::new(),
+                // Without the number that Rust puts behind it.
+                Err(error) => error.to_string().split(" (os error").next().unwrap_or_default().into(),
+            }),
+        }
+    }
+}
+
 /// A connection to a Geth.
 pub struct Ipc {
     lines: Lines<BufReader<Box<dyn AsyncRead + Unpin>>>,

@@ -1,10 +1,12 @@
 //! The Geths of one of the two worlds, asked in the same way.
 
-use super::{NAMES, PORT};
+use super::PORT;
+use super::cast::Role;
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::Namespace;
 use e2e::ipc::{Ipc, Socket};
-use e2e::wait;
+use e2e::{node, wait};
+use fakes::geth::{FakeGeth, Stop};
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -28,9 +30,17 @@ impl Node {
     }
 }
 
+/// What the Geths are.
+pub(super) enum World {
+    Fakes(Vec<FakeGeth>),
+    Pods,
+}
+
 /// The Geths of one of the two worlds, and what was seen of them.
 pub(super) struct Geths<'a> {
     namespace: &'a Namespace,
+    cast: &'static [Role],
+    world: World,
     pub(super) nodes: Vec<Node>,
     pub(super) steps: Vec<(String, Value)>,
     /// What keys, addresses and the like are called where answers are compared.
@@ -39,7 +49,12 @@ pub(super) struct Geths<'a> {
 
 impl<'a> Geths<'a> {
     /// Connects to Geths at these sockets, with the addresses at which others reach them.
-    pub(super) async fn connect(namespace: &'a Namespace, places: Vec<Place>) -> Result<Self> {
+    pub(super) async fn connect(
+        namespace: &'a Namespace,
+        cast: &'static [Role],
+        world: World,
+        places: Vec<Place>,
+    ) -> Result<Self> {
         let nodes = places.into_iter().map(async |(socket, address)| {
             let connect = async || Ipc::connect(namespace, &socket).await;
             let mut ipc = wait::until("a Geth answers", wait::PODS, connect).await?;
@@ -51,7 +66,7 @@ impl<'a> Geths<'a> {
         });
         let nodes = try_join_all(nodes).await?;
         let mut names = Vec::new();
-        for ((node, address, genesis), name) in nodes.iter().zip(NAMES) {
+        for ((node, address, genesis), Role { name, .. }) in nodes.iter().zip(cast) {
             // With and without 0x, as Geth quotes it in errors.
             let bare = genesis.trim_start_matches("0x");
             for (raw, what) in [(node.key(), "key"), (&node.id, "id"), (address, "ip"), (bare, "genesis")] {
@@ -61,7 +76,8 @@ impl<'a> Geths<'a> {
             }
         }
         names.sort_by_key(|(raw, _)| std::cmp::Reverse(raw.len()));
-        Ok(Self { namespace, nodes: nodes.into_iter().map(|(node, ..)| node).collect(), steps: Vec::new(), names })
+        let nodes = nodes.into_iter().map(|(node, ..)| node).collect();
+        Ok(Self { namespace, cast, world, nodes, steps: Vec::new(), names })
     }
 
     pub(super) fn record(&mut self, what: &str, seen: Value) {
@@ -77,7 +93,7 @@ impl<'a> Geths<'a> {
     }
 
     pub(super) async fn step(&mut self, what: &str, node: usize, method: &str, params: Value) -> Result<()> {
-        let what = format!("{what}, asked of {}", NAMES[node]);
+        let what = format!("{what}, asked of {}", self.cast[node].name);
         let mut answer = self.nodes[node].ipc.call(method, params).await.with_context(|| what.clone())?;
         if let Some(peers) = answer["result"].as_array_mut() {
             // By ID, which is another one in each world.
@@ -176,13 +192,67 @@ impl<'a> Geths<'a> {
         Ok(())
     }
 
+    /// Looks again and again whether two are peers, or about to be.
+    pub(super) async fn apart_for(&mut self, what: &str, one: usize, other: usize, time: Duration) -> Result<()> {
+        let end = Instant::now() + time;
+        let mut apart = true;
+        while apart && Instant::now() < end {
+            apart = self.are_peers(one, other).await? == Some(false);
+        }
+        self.record(what, (!apart).into());
+        Ok(())
+    }
+
+    /// Waits until a Geth has no peer at all.
+    pub(super) async fn until_alone(&mut self, what: &str, node: usize) -> Result<()> {
+        let start = Instant::now();
+        let mut alone = false;
+        while !alone && start.elapsed() < wait::SOON {
+            let peers = self.nodes[node].ipc.result("admin_peers", json!([])).await?;
+            alone = peers.as_array().is_some_and(Vec::is_empty);
+        }
+        self.record(what, alone.into());
+        Ok(())
+    }
+
+    /// Kills a Geth, and takes note of what becomes of a connection to its socket and of what a new one is told.
+    pub(super) async fn kill(&mut self, node: usize) -> Result<()> {
+        match &mut self.world {
+            World::Fakes(geths) => geths[node].stop(Stop::Kill).await,
+            World::Pods => {
+                let kill = r#"crictl exec "$id" sh -c 'kill -KILL $(pidof geth)'"#;
+                node::beside(self.namespace, self.cast[node].name, "geth", kill).await?;
+            }
+        }
+        let Node { ipc, socket, .. } = &mut self.nodes[node];
+        let ended = tokio::time::timeout(wait::SOON, ipc.has_ended()).await.unwrap_or(false);
+        let refusal = socket.refusal(self.namespace).await?;
+        self.record("a connection to who was killed", json!({"ends": ended, "a new one": refusal}));
+        Ok(())
+    }
+
+    /// Starts a Geth that was killed, and connects to it.
+    pub(super) async fn start(&mut self, node: usize) -> Result<()> {
+        match &mut self.world {
+            World::Fakes(geths) => geths[node].start(),
+            World::Pods => {
+                let start = "touch /proc/$pid/root/data/again";
+                node::beside(self.namespace, self.cast[node].name, "geth", start).await?;
+            }
+        }
+        let Node { ipc, socket, .. } = &mut self.nodes[node];
+        let connect = async || Ipc::connect(self.namespace, socket).await;
+        *ipc = wait::until("who was killed answers again", wait::PODS, connect).await?;
+        Ok(())
+    }
+
     /// What every Geth was told about every other one, in order.
     pub(super) async fn all_events(&mut self) -> Result<()> {
         for node in 0..self.nodes.len() {
             self.nodes[node].ipc.call("admin_peers", json!([])).await?;
         }
-        for (one, name) in NAMES.iter().enumerate() {
-            for (other, name_of_other) in NAMES.iter().enumerate() {
+        for (one, Role { name, .. }) in self.cast.iter().enumerate() {
+            for (other, Role { name: name_of_other, .. }) in self.cast.iter().enumerate() {
                 let mut events = self.events(one, other);
                 let back = self.events(other, one);
                 let mut reasons: BTreeSet<_> = events.iter().chain(&back).filter_map(reason).collect();

@@ -25,8 +25,7 @@ const RESTARTED: usize = 5;
 async fn main() -> Result<()> {
     let is_rest = std::env::args().nth(1).is_some_and(|word| word == "rest");
     let numbers = std::env::args().skip(if is_rest { 2 } else { 1 });
-    let mut arguments =
-        numbers.map(|argument| argument.parse().with_context(|| format!("not a number: {argument}")));
+    let mut arguments = numbers.map(|argument| argument.parse().with_context(|| format!("not a number: {argument}")));
     if is_rest {
         let [size, minutes] = arguments.collect::<Result<Vec<usize>>>()?[..] else { bail!("rest SIZE MINUTES") };
         return runs::rest(size, Duration::from_secs(60 * minutes as u64)).await;
