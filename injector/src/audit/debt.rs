@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::flaw::is_finished;
 use crate::handler::guarded;
-use crate::inject::{REGISTRY_NAMESPACE, Settings, Survey, UNBOUND};
+use crate::inject::{Defaults, REGISTRY_NAMESPACE, Settings, Survey, UNBOUND};
 
 /// What a pod's metadata say is owed.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,13 +32,14 @@ impl Debt {
     }
 }
 
-/// The account under which a pod with the sidecar runs, and the namespace of its registry if it names one that it may.
-pub(super) fn runs_under(pod: &Value, settings: &Settings) -> Option<(String, Option<String>)> {
+/// The account under which a pod with the sidecar runs, and the namespace of its registry if it, or its namespace for it, names
+/// one that it may.
+pub(super) fn runs_under(pod: &Value, settings: &Settings, defaults: &Defaults) -> Option<(String, Option<String>)> {
     if is_finished(pod) {
         return None;
     }
     guarded(|| {
-        let survey = Survey::of(pod, settings);
+        let survey = Survey::of(pod, settings, defaults);
         survey.runs_under().map(|(account, registry)| (account.to_owned(), registry.map(str::to_owned)))
     })?
 }
@@ -74,7 +75,7 @@ mod tests {
             (pod(true, "mine", Some("kube-system"), "Running"), None),
             (pod(true, "mine", Some("shared"), "Failed"), None),
         ] {
-            assert_eq!(runs_under(&pod, &settings), expected, "{pod:#}");
+            assert_eq!(runs_under(&pod, &settings, &Defaults::default()), expected, "{pod:#}");
         }
     }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::decision::Decision;
 use crate::handler::guarded;
-use crate::inject::{Account, Context, ENABLED, INJECTED, KEY, OptIn, Settings, inject};
+use crate::inject::{Account, Defaults, ENABLED, INJECTED, KEY, OptIn, Settings, Survey};
 
 /// Phases in which nothing of a pod runs any more.
 const FINISHED: [&str; 2] = ["Succeeded", "Failed"];
@@ -73,16 +73,15 @@ pub fn judge(pod: &ObjectMeta, version: &str) -> Option<Flaw> {
 }
 
 /// As [`judge`], of a whole pod in a namespace that asks for peering: one that would be injected if it were created now
-/// lacks its sidecar.
+/// lacks its sidecar. `defaults` are what its namespace says for its pods.
 #[must_use]
-pub fn judge_whole(metadata: &ObjectMeta, pod: &Value, settings: &Settings) -> Option<Flaw> {
+pub fn judge_whole(metadata: &ObjectMeta, pod: &Value, settings: &Settings, defaults: &Defaults) -> Option<Flaw> {
     let told = judge(metadata, &settings.version);
     if told.is_some() || mark(metadata).is_some() || metadata.deletion_timestamp.is_some() || is_finished(pod) {
         return told;
     }
     // Of the very code that answers the webhook, so nobody is told of a pod that would come out the same.
-    let context = Context { settings, account: &Account::Ready };
-    let outcome = guarded(|| inject(pod, &context))?;
+    let outcome = guarded(|| Survey::of(pod, settings, defaults).inject(&Account::Ready))?;
     (outcome.decision == Decision::Injected).then_some(Flaw::Uninjected)
 }
 
@@ -140,7 +139,7 @@ mod tests {
 
     fn judged(pod: &Value) -> Option<Flaw> {
         let metadata = serde_json::from_value(pod["metadata"].clone()).unwrap();
-        judge_whole(&metadata, pod, &Settings::example())
+        judge_whole(&metadata, pod, &Settings::example(), &Defaults::default())
     }
 
     #[test]

@@ -28,7 +28,7 @@ use serde_json::Value;
 
 use crate::api::{ApiError, CALL_DEADLINE, within};
 use crate::events::event;
-use crate::inject::{ENABLED, KEY, OptIn, Settings};
+use crate::inject::{ENABLED, KEY, OptIn, REGISTRY_NAMESPACE, Settings};
 use crate::metrics::Metrics;
 use crate::owner::{controller, workload};
 use crate::prepare::Preparer;
@@ -119,8 +119,9 @@ impl Audit {
         }
         for namespace in labelled {
             let params = ListParams::default().labels(&format!("!{KEY}"));
+            let defaults = self.preparer.defaults(&namespace);
             let see = |metadata: &ObjectMeta, pod: &Value| {
-                found.add(metadata, judge_whole(metadata, pod, &self.settings));
+                found.add(metadata, judge_whole(metadata, pod, &self.settings, &defaults));
             };
             each_whole(&self.client, &namespace, params, see).await?;
         }
@@ -130,12 +131,14 @@ impl Audit {
     /// Owes anew what is owed to these pods. Of those whose account has its rights by now, nobody is asked.
     async fn settle(&self, debts: Vec<Debt>) {
         for Debt { namespace, pod, account, registry } in debts {
-            if !self.preparer.lacks(&namespace, &account, registry.as_deref()) {
+            let defaults = self.preparer.defaults(&namespace);
+            let registry = registry.as_deref().or_else(|| defaults.get(REGISTRY_NAMESPACE));
+            if !self.preparer.lacks(&namespace, &account, registry) {
                 continue;
             }
             let params = ListParams::default().fields(&format!("metadata.name={pod}"));
             let see = |_: &ObjectMeta, pod: &Value| {
-                if let Some((account, registry)) = runs_under(pod, &self.settings)
+                if let Some((account, registry)) = runs_under(pod, &self.settings, &defaults)
                     && self.preparer.lacks(&namespace, &account, registry.as_deref())
                 {
                     tracing::info!(%namespace, %account, "a pod runs without its rights; it is to get them");

@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::api::{ApiError, CALL_DEADLINE, within};
 use crate::audit::{asking, each, each_whole, judge, judge_whole};
 use crate::config::Config;
-use crate::inject::{ENABLED, KEY};
+use crate::inject::{Defaults, ENABLED, KEY};
 use crate::scope::Scope;
 use webhooks::Installation;
 
@@ -134,10 +134,10 @@ async fn uninjected(client: &Client, config: Option<&Config>) -> Vec<Finding> {
         let see = |pod: &ObjectMeta| seen.extend(pods::Seen::of(pod, judge(pod, pods::VERSION)));
         each(&api, &format!("{KEY}={ENABLED}"), see).await?;
         let Some(config) = config else { return Ok(()) };
-        for namespace in labelled(client, &config.scope).await? {
+        for (namespace, defaults) in labelled(client, &config.scope).await? {
             let params = ListParams::default().labels(&format!("!{KEY}"));
             let see = |metadata: &ObjectMeta, pod: &Value| {
-                let flaw = judge_whole(metadata, pod, &config.inject);
+                let flaw = judge_whole(metadata, pod, &config.inject, &defaults);
                 seen.extend(pods::Seen::of_unlabelled(metadata, flaw));
             };
             each_whole(client, &namespace, params, see).await?;
@@ -150,13 +150,19 @@ async fn uninjected(client: &Client, config: Option<&Config>) -> Vec<Finding> {
     }
 }
 
-/// The namespaces whose label asks for peering, of those in which the injectors work.
-async fn labelled(client: &Client, scope: &Scope) -> Result<Vec<String>, ApiError> {
+/// The namespaces whose label asks for peering, of those in which the injectors work, and what each says for its pods.
+async fn labelled(client: &Client, scope: &Scope) -> Result<Vec<(String, Defaults)>, ApiError> {
     if let Some(only) = &scope.only {
-        return Ok(asking(client, only).await);
+        // Whose annotations injectors do not see.
+        return Ok(asking(client, only).await.into_iter().map(|namespace| (namespace, Defaults::default())).collect());
     }
     let api: Api<Namespace> = Api::all(client.clone());
     let params = ListParams::default().labels(&format!("{KEY}={ENABLED}"));
     let list = within(CALL_DEADLINE, "list the labelled namespaces", api.list_metadata(&params)).await?;
-    Ok(list.iter().map(|namespace| namespace.name_any()).filter(|name| scope.has(name)).collect())
+    let named = list.iter().map(|namespace| {
+        let name = namespace.name_any();
+        let defaults = Defaults::of(&name, namespace.annotations());
+        (name, defaults)
+    });
+    Ok(named.filter(|(name, _)| scope.has(name)).collect())
 }

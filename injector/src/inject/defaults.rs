@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::annotations::{INJECTED, PREFIX, UNDO};
+use super::annotations::{INJECTED, PREFIX, UNBOUND, UNDO};
 use super::text;
 
 /// What a namespace says for its pods.
@@ -22,12 +22,17 @@ impl Defaults {
     /// is there; the injector's own marks say nothing.
     #[must_use]
     pub fn of(namespace: &str, annotations: &BTreeMap<String, String>) -> Self {
-        let ours = |key: &str| key.starts_with(PREFIX) && key != INJECTED && key != UNDO;
+        let ours = |key: &str| key.starts_with(PREFIX) && ![INJECTED, UNBOUND, UNDO].contains(&key);
         let kept = annotations.iter().filter(|(key, _)| ours(key));
         Self {
             namespace: namespace.to_owned(),
             annotations: kept.map(|(key, value)| (key.clone(), value.clone())).collect(),
         }
+    }
+
+    /// What the annotation `key` says.
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.annotations.get(key).map(String::as_str)
     }
 
     /// The annotations that hold for `pod`: its own, and those of its namespace that it does not have.
