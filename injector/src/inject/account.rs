@@ -26,6 +26,26 @@ pub struct AccountPlan {
     pub registry: Option<String>,
 }
 
+/// Whether the ServiceAccount of the [`AccountPlan`] exists and has its rights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// It does.
+    Ready,
+    /// It exists and does not have its rights yet. The pod gets it, and it its rights later.
+    Unbound(Lack),
+    /// It may not even exist. The pod then keeps its own account, or it could not run at all.
+    Missing(Lack),
+}
+
+/// Rights that an account should have and has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// Why, as the end of a sentence.
+    pub why: String,
+    /// Whether they are owed to the account under which the pod runs, which the pod then says: a dry run's pod never runs.
+    pub owed: bool,
+}
+
 /// What account a pod is to have.
 pub(super) fn plan(pod: &Value, choice: AccountChoice, registry: Option<String>) -> AccountPlan {
     // `serviceAccount` is the deprecated name of the field; the other one counts where both are set.

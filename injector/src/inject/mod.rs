@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use json_patch::Patch;
 use serde_json::{Value, json};
 
-pub use account::{AccountPlan, NAME as ACCOUNT_NAME};
+pub use account::{Account, AccountPlan, Lack, NAME as ACCOUNT_NAME};
 pub(crate) use patch::{Edit, Misshapen, place};
 
 use crate::decision::Decision;
@@ -87,26 +87,6 @@ impl OptIn {
     pub fn of(pod: &Value) -> Self {
         if label(pod).is_some() { Self::PodLabel } else { Self::NamespaceLabel }
     }
-}
-
-/// Whether the ServiceAccount of the [`AccountPlan`] exists and has its rights.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Account {
-    /// It does.
-    Ready,
-    /// It exists and does not have its rights yet. The pod gets it, and it its rights later.
-    Unbound(Lack),
-    /// It may not even exist. The pod then keeps its own account, or it could not run at all.
-    Missing(Lack),
-}
-
-/// Rights that an account should have and has not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lack {
-    /// Why, as the end of a sentence.
-    pub why: String,
-    /// Whether they are owed to the account under which the pod runs, which the pod then says: a dry run's pod never runs.
-    pub owed: bool,
 }
 
 /// All but the pod that a decision depends on.
