@@ -9,5 +9,7 @@ mod lists;
 mod logs;
 mod network;
 mod peering;
+mod readiness;
 mod registry_trouble;
 mod told;
+mod twins;

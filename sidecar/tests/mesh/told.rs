@@ -17,8 +17,9 @@ use crate::network::{NAMESPACE, Network, PodUnderTest};
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Writes the Events of `pod`.
-fn write_events(network: &Network, pod: &PodUnderTest) -> JoinHandle<()> {
-    let own = OwnPod { namespace: NAMESPACE.into(), name: "geth-0".into(), uid: "c0ffee".into() };
+pub(crate) fn write_events(network: &Network, pod: &PodUnderTest) -> JoinHandle<()> {
+    let number = pod.number;
+    let own = OwnPod { namespace: NAMESPACE.into(), name: format!("geth-{number}"), uid: format!("uid-{number}") };
     let status = pod.sidecar.status.clone();
     tokio::spawn(events::run(network.server.client(NAMESPACE), own, status, Clock::system()))
 }
@@ -36,7 +37,7 @@ async fn is_a_geth_without_p2p_said_by_one_event_on_its_pod() {
     assert_eq!(all().len(), 1);
     let event = all().remove(0);
     let about = (event.involved_object.kind.as_deref(), event.involved_object.uid.as_deref());
-    assert_eq!(about, (Some("Pod"), Some("c0ffee")));
+    assert_eq!(about, (Some("Pod"), Some("uid-0")));
     assert_eq!((event.type_.as_deref(), event.reason.as_deref()), (Some("Warning"), Some("GethUnpeerable")));
     assert!(event.message.unwrap().contains("--dev"));
     assert_eq!(network.server.count(Verb::Create, "events"), 2, "once by each run in this hour");

@@ -76,7 +76,7 @@ impl World {
                 _ => {}
             }
             // A dial to nobody ends sooner than a Geth begins.
-            if pod.lives && pod.geth.is_none() && !self.is_dialed(pod.node(at, rules)) {
+            if pod.lives && pod.geth.is_none() && pod.geth_at <= self.now && !self.is_dialed(pod.node(at, rules)) {
                 later.push(Move::RestartGeth(at));
             }
         }
@@ -149,6 +149,7 @@ impl World {
         for (at, pod) in self.pods.iter().enumerate() {
             instants.extend(pod.sidecar.as_ref().and_then(|sidecar| sidecar.wake));
             instants.extend(self.dials(at).into_iter().map(|(_, time)| time));
+            instants.insert(pod.geth_at);
         }
         instants.retain(|time| *time > self.now);
         instants

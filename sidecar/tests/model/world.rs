@@ -56,6 +56,8 @@ pub(crate) struct Pod {
     pub(crate) run: u8,
     pub(crate) lives: bool,
     pub(crate) geth: Option<Geth>,
+    /// When a Geth that died is back at the earliest.
+    pub(crate) geth_at: Duration,
     pub(crate) sidecar: Option<Sidecar>,
 }
 
@@ -90,7 +92,14 @@ impl Pod {
 
 impl World {
     pub(crate) fn new(rules: &Rules) -> Self {
-        let pod = |at| Pod { name: format!("geth-{at}"), run: 0, lives: false, geth: None, sidecar: None };
+        let pod = |at| Pod {
+            name: format!("geth-{at}"),
+            run: 0,
+            lives: false,
+            geth: None,
+            geth_at: Duration::ZERO,
+            sidecar: None,
+        };
         let mut world = Self {
             now: Duration::ZERO,
             server: Arc::new(Server::new()),
@@ -211,6 +220,7 @@ impl World {
             Move::DeleteConfigMap => self.server_mut().delete(),
             Move::KillGeth(at) => {
                 self.kill_geth(at);
+                self.pod(at).geth_at = self.now + rules.geth_away;
                 if let Some(sidecar) = self.sidecar(at) {
                     sidecar.geth_lost();
                     self.turn(at, rules);
@@ -219,7 +229,8 @@ impl World {
             Move::EndPod(at, leaves) => {
                 self.crash(at, leaves);
                 self.kill_geth(at);
-                self.pod(at).lives = false;
+                let pod = self.pod(at);
+                (pod.lives, pod.geth_at) = (false, Duration::ZERO);
             }
         }
     }
@@ -266,7 +277,7 @@ impl World {
         let now = self.now;
         let pod = self.pod(at);
         let enode = Enode::new(key(pod.node(at, rules)), pod.address(at)).unwrap();
-        pod.geth = Some(Geth::new(enode, now));
+        (pod.geth, pod.geth_at) = (Some(Geth::new(enode, now)), Duration::ZERO);
     }
 
     fn kill_geth(&mut self, at: usize) {
