@@ -89,7 +89,8 @@ async fn worker_stopped(namespace: &Namespace, lasts: Duration) -> Result<Healed
 
 async fn worker_frozen(namespace: &Namespace, lasts: Duration) -> Result<Healed> {
     let (scene, worker) = on_two_workers(namespace).await?;
-    node::engine(&["pause", &worker]).await?;
+    // Cgroups of version 1 cannot always be frozen at the first try while processes in them start.
+    wait::until("the worker stands still", wait::PODS, async || node::engine(&["pause", &worker]).await).await?;
     tokio::time::sleep(lasts).await;
     node::engine(&["unpause", &worker]).await?;
     scene.heals(Instant::now(), of_node(&worker)).await
