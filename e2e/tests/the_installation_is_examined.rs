@@ -5,6 +5,7 @@ use e2e::cluster::{OPT_IN, in_namespace};
 use e2e::install;
 use injector::check::{Finding, Verdict, examine};
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 fn told(findings: &[Finding], verdict: Verdict) -> Vec<String> {
@@ -34,10 +35,12 @@ async fn does_check_find_what_is_wrong_and_nothing_else() -> Result<()> {
         // As one that was there before: the label comes when nobody is asked any more.
         namespace
             .create::<Pod>(json!({
-                "metadata": {"name": "early", "annotations": {"kubernetes.io/config.mirror": "e2e"}, "labels": {OPT_IN: "enabled"}},
+                "metadata": {"name": "early"},
                 "spec": {"nodeName": "nowhere", "containers": [{"name": "geth", "image": "none"}]},
             }))
             .await?;
+        let label = Patch::Merge(json!({"metadata": {"labels": {OPT_IN: "enabled"}}}));
+        namespace.api::<Pod>().patch("early", &PatchParams::default(), &label).await?;
         let early = told(&examine(client, None, &namespace.name).await, Verdict::Wrong);
         ensure!(early.len() == 1 && early[0].contains(&format!("{}/early", namespace.name)), "{early:?}");
         Ok(())

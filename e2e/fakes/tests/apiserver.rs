@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fakes::apiserver::{ApiServer, Fault, Verb};
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{
     Api, DeleteParams, ListParams, ObjectMeta, PartialObjectMeta, Patch, PatchParams, PostParams, WatchEvent,
@@ -231,6 +231,11 @@ async fn do_selectors_and_metadata_requests_show_what_was_asked_for() {
     assert_eq!(names(ListParams::default().labels("app!=geth,!x")).await, "c");
     assert_eq!(names(ListParams::default().labels("x")).await, "b");
     assert_eq!(names(ListParams::default().fields("metadata.name=c")).await, "c");
+    server.edit(NS, "a", |pod: &mut Pod| {
+        pod.status = Some(PodStatus { phase: Some("Failed".to_owned()), ..PodStatus::default() });
+    });
+    assert_eq!(names(ListParams::default().fields("status.phase=Failed")).await, "a");
+    assert_eq!(names(ListParams::default().fields("status.phase!=Failed,metadata.name!=c")).await, "b");
     assert_eq!(server.list::<Pod>(NS).len(), 3);
     assert_eq!(server.list::<Pod>("elsewhere").len(), 0);
 }

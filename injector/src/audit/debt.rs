@@ -7,7 +7,6 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-use super::flaw::is_finished;
 use crate::handler::guarded;
 use crate::inject::{Defaults, REGISTRY_NAMESPACE, Settings, Survey, UNBOUND};
 
@@ -23,10 +22,10 @@ pub(super) struct Debt {
 }
 
 impl Debt {
-    /// None for a pod that says nothing, or is on its way out.
+    /// None for a pod that says nothing.
     pub(super) fn of(pod: &ObjectMeta) -> Option<Self> {
         let annotation = |key: &str| pod.annotations.as_ref()?.get(key).cloned();
-        let account = annotation(UNBOUND).filter(|_| pod.deletion_timestamp.is_none())?;
+        let account = annotation(UNBOUND)?;
         let (namespace, name) = (pod.namespace.clone()?, pod.name.clone()?);
         Some(Self { namespace, pod: name, account, registry: annotation(REGISTRY_NAMESPACE) })
     }
@@ -35,9 +34,6 @@ impl Debt {
 /// The account under which a pod with the sidecar runs, and the namespace of its registry if it, or its namespace for it, names
 /// one that it may.
 pub(super) fn runs_under(pod: &Value, settings: &Settings, defaults: &Defaults) -> Option<(String, Option<String>)> {
-    if is_finished(pod) {
-        return None;
-    }
     guarded(|| {
         let survey = Survey::of(pod, settings, defaults);
         survey.runs_under().map(|(account, registry)| (account.to_owned(), registry.map(str::to_owned)))
@@ -53,7 +49,7 @@ mod tests {
     #[test]
     fn is_only_the_account_of_a_pod_with_the_sidecar_owed_its_rights_whatever_an_annotation_says() {
         let settings = Settings { registry_namespaces: vec!["shared".to_owned()], ..Settings::example() };
-        let pod = |sidecar: bool, account: &str, registry: Option<&str>, phase: &str| {
+        let pod = |sidecar: bool, account: &str, registry: Option<&str>| {
             let sidecar = json!({"name": if sidecar { "geth-peering" } else { "other" }, "image": "s", "restartPolicy": "Always"});
             json!({
                 "metadata": {"annotations": {
@@ -63,17 +59,15 @@ mod tests {
                     "serviceAccountName": account, "initContainers": [sidecar],
                     "containers": [{"name": "geth", "image": "ethereum/client-go"}],
                 },
-                "status": {"phase": phase},
             })
         };
         let owed = |account: &str, registry: Option<&str>| Some((account.to_owned(), registry.map(str::to_owned)));
         for (pod, expected) in [
-            (pod(true, "mine", Some("shared"), "Running"), owed("mine", Some("shared"))),
+            (pod(true, "mine", Some("shared")), owed("mine", Some("shared"))),
             // It keeps the account that it has now.
-            (pod(true, "default", Some("shared"), "Pending"), owed("default", Some("shared"))),
-            (pod(false, "mine", Some("shared"), "Running"), None),
-            (pod(true, "mine", Some("kube-system"), "Running"), None),
-            (pod(true, "mine", Some("shared"), "Failed"), None),
+            (pod(true, "default", Some("shared")), owed("default", Some("shared"))),
+            (pod(false, "mine", Some("shared")), None),
+            (pod(true, "mine", Some("kube-system")), None),
         ] {
             assert_eq!(runs_under(&pod, &settings, &Defaults::default()), expected, "{pod:#}");
         }
@@ -83,13 +77,10 @@ mod tests {
     fn is_a_debt_read_of_metadata_alone() {
         let of = |metadata: Value| Debt::of(&serde_json::from_value(metadata).unwrap());
         let annotations = json!({"geth-peering/unbound": "mine", "geth-peering/registry-namespace": "shared"});
-        let pod = |annotations: &Value, going: Option<&str>| {
-            of(json!({"name": "geth-0", "namespace": "chain", "annotations": annotations, "deletionTimestamp": going}))
-        };
-        let debt = pod(&annotations, None).unwrap();
+        let pod = |annotations: &Value| of(json!({"name": "geth-0", "namespace": "chain", "annotations": annotations}));
+        let debt = pod(&annotations).unwrap();
         assert_eq!((debt.namespace.as_str(), debt.pod.as_str()), ("chain", "geth-0"));
         assert_eq!((debt.account.as_str(), debt.registry.as_deref()), ("mine", Some("shared")));
-        assert_eq!(pod(&json!({}), None), None);
-        assert_eq!(pod(&annotations, Some("2026-11-21T00:00:00Z")), None);
+        assert_eq!(pod(&json!({})), None);
     }
 }

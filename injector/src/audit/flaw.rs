@@ -7,9 +7,6 @@ use crate::decision::Decision;
 use crate::handler::guarded;
 use crate::inject::{Account, Defaults, ENABLED, INJECTED, KEY, OptIn, Settings, Survey};
 
-/// Phases in which nothing of a pod runs any more.
-const FINISHED: [&str; 2] = ["Succeeded", "Failed"];
-
 /// What is wrong with a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flaw {
@@ -61,9 +58,6 @@ pub(super) fn opt_in(pod: &ObjectMeta) -> OptIn {
 /// What is wrong with the pod of these metadata, if anything that they show, for an injector of `version`.
 #[must_use]
 pub fn judge(pod: &ObjectMeta, version: &str) -> Option<Flaw> {
-    if pod.deletion_timestamp.is_some() {
-        return None;
-    }
     let asked = pod.labels.iter().flatten().any(|(key, value)| key == KEY && value == ENABLED);
     match mark(pod) {
         Some(injected) => (injected != version).then_some(Flaw::Outdated),
@@ -77,7 +71,7 @@ pub fn judge(pod: &ObjectMeta, version: &str) -> Option<Flaw> {
 #[must_use]
 pub fn judge_whole(metadata: &ObjectMeta, pod: &Value, settings: &Settings, defaults: &Defaults) -> Option<Flaw> {
     let told = judge(metadata, &settings.version);
-    if told.is_some() || mark(metadata).is_some() || metadata.deletion_timestamp.is_some() || is_finished(pod) {
+    if told.is_some() || mark(metadata).is_some() {
         return told;
     }
     // Of the very code that answers the webhook, so nobody is told of a pod that would come out the same.
@@ -88,11 +82,6 @@ pub fn judge_whole(metadata: &ObjectMeta, pod: &Value, settings: &Settings, defa
 /// The version that injected a pod.
 pub(crate) fn mark(pod: &ObjectMeta) -> Option<&String> {
     pod.annotations.as_ref()?.get(INJECTED)
-}
-
-/// Whether nothing of a pod will ever run again: a Job's, for example.
-pub(super) fn is_finished(pod: &Value) -> bool {
-    pod["status"]["phase"].as_str().is_some_and(|phase| FINISHED.contains(&phase))
 }
 
 #[cfg(test)]
@@ -113,7 +102,6 @@ mod tests {
             (json!({"annotations": injected("1.0.0")}), None),
             (json!({}), None),
             (json!({"labels": {"geth-peering": "disabled"}}), None),
-            (json!({"labels": enabled, "deletionTimestamp": "2026-11-21T00:00:00Z"}), None),
         ] {
             let pod: ObjectMeta = serde_json::from_value(metadata.clone()).unwrap();
             assert_eq!(judge(&pod, "1.0.0"), flaw, "{metadata}");
@@ -160,11 +148,7 @@ mod tests {
             (running(&init), None),
             (running(&attach), None),
             (with(geth(), "/status/phase", json!("Pending")), Some(Flaw::Uninjected)),
-            (with(geth(), "/status/phase", json!("Succeeded")), None),
-            (with(geth(), "/status/phase", json!("Failed")), None),
-            (with(geth(), "/metadata/deletionTimestamp", json!("2026-11-21T00:00:00Z")), None),
             (with(geth(), "/metadata/labels", json!({"geth-peering": "disabled"})), None),
-            (with(geth(), "/metadata/annotations", json!({"kubernetes.io/config.mirror": "x"})), None),
             (with(geth(), "/metadata/annotations", json!({"geth-peering/injected": "0.1.0"})), None),
             (with(geth(), "/metadata/annotations", json!({"geth-peering/injected": "0.0.1"})), Some(Flaw::Outdated)),
             // It would come out as it is.

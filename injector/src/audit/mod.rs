@@ -21,14 +21,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, PostParams};
 use kube::core::ObjectMeta;
 use kube::{Client, ResourceExt as _};
 use serde_json::Value;
 
 use crate::api::{ApiError, CALL_DEADLINE, within};
 use crate::events::event;
-use crate::inject::{ENABLED, KEY, OptIn, REGISTRY_NAMESPACE, Settings};
+use crate::inject::{OptIn, REGISTRY_NAMESPACE, Settings};
 use crate::metrics::Metrics;
 use crate::owner::{controller, workload};
 use crate::prepare::Preparer;
@@ -36,7 +36,7 @@ use debt::{Debt, runs_under};
 pub(crate) use flaw::mark;
 use flaw::opt_in;
 pub use flaw::{Flaw, judge, judge_whole};
-pub(crate) use pods::{asking, each, each_whole};
+pub(crate) use pods::{Which, asking, each, each_whole};
 
 /// How often the pods are looked at.
 const EVERY: Duration = Duration::from_secs(300);
@@ -109,21 +109,21 @@ impl Audit {
     async fn look(&self) -> Result<Found, ApiError> {
         let mut found = Found::default();
         let within = |namespace: &String| Api::<Pod>::namespaced(self.client.clone(), namespace);
-        let (visible, labelled) = match self.preparer.only() {
-            Some(namespaces) => (namespaces.iter().map(within).collect(), asking(&self.client, &namespaces).await),
+        let scope = self.preparer.scope();
+        let (visible, labelled) = match &scope.only {
+            Some(namespaces) => (namespaces.iter().map(within).collect(), asking(&self.client, namespaces).await),
             None => (vec![Api::all(self.client.clone())], self.preparer.labelled()),
         };
         for pods in visible {
             let version = &self.settings.version;
-            each(&pods, &format!("{KEY}={ENABLED}"), |pod| found.add(pod, judge(pod, version))).await?;
+            each(&pods, &scope, |pod| found.add(pod, judge(pod, version))).await?;
         }
         for namespace in labelled {
-            let params = ListParams::default().labels(&format!("!{KEY}"));
             let defaults = self.preparer.defaults(&namespace);
             let see = |metadata: &ObjectMeta, pod: &Value| {
                 found.add(metadata, judge_whole(metadata, pod, &self.settings, &defaults));
             };
-            each_whole(&self.client, &namespace, params, see).await?;
+            each_whole(&self.client, &scope, &namespace, Which::Unlabelled, see).await?;
         }
         Ok(found)
     }
@@ -136,7 +136,6 @@ impl Audit {
             if !self.preparer.lacks(&namespace, &account, registry) {
                 continue;
             }
-            let params = ListParams::default().fields(&format!("metadata.name={pod}"));
             let see = |_: &ObjectMeta, pod: &Value| {
                 if let Some((account, registry)) = runs_under(pod, &self.settings, &defaults)
                     && self.preparer.lacks(&namespace, &account, registry.as_deref())
@@ -145,7 +144,8 @@ impl Audit {
                     self.preparer.owe(&namespace, &account, registry.as_deref());
                 }
             };
-            if let Err(error) = each_whole(&self.client, &namespace, params, see).await {
+            let scope = self.preparer.scope();
+            if let Err(error) = each_whole(&self.client, &scope, &namespace, Which::Named(&pod), see).await {
                 tracing::warn!("{error}; what is owed to pod {pod} waits until the next look");
             }
         }

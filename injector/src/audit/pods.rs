@@ -1,5 +1,6 @@
 //! Reads the pods that there are, a page at a time, and keeps none: metadata alone where they suffice, else whole pods as
-//! raw JSON.
+//! raw JSON. Pods that creating them anew would not change are passed over: nobody could do anything about them, so nobody
+//! is to hear of them.
 
 use futures::AsyncReadExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -10,8 +11,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::{ApiError, CALL_DEADLINE, within};
-use crate::inject::{ENABLED, KEY};
+use crate::inject::{ENABLED, KEY, MIRROR};
+use crate::scope::Scope;
 
+/// Selects the pods of which anything runs, or will: a Job's, for example, stay when they have ended.
+const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 /// How many pods' metadata are read at once.
 const PAGE: u32 = 500;
 /// How many whole pods are read at once, at first.
@@ -22,15 +26,22 @@ const PARSED: usize = 512 * 1024;
 /// No page is longer than this, for no pod is.
 const LONGEST: u64 = 16 * 1024 * 1024;
 
-/// Calls `see` with the metadata of each pod of a selector.
+/// Whether an injector would be asked, and could do something, if this pod were created anew.
+fn is_in_reach(pod: &ObjectMeta, scope: &Scope) -> bool {
+    let in_scope = pod.namespace.as_deref().is_some_and(|namespace| scope.has(namespace));
+    let mirrors = pod.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MIRROR));
+    in_scope && !mirrors && pod.deletion_timestamp.is_none()
+}
+
+/// Calls `see` with the metadata of each pod in reach that has the label.
 ///
 /// # Errors
 /// If a page cannot be had.
-pub(crate) async fn each(pods: &Api<Pod>, selector: &str, mut see: impl FnMut(&ObjectMeta)) -> Result<(), ApiError> {
-    let mut params = ListParams::default().labels(selector).limit(PAGE);
+pub(crate) async fn each(pods: &Api<Pod>, scope: &Scope, mut see: impl FnMut(&ObjectMeta)) -> Result<(), ApiError> {
+    let mut params = ListParams::default().labels(&format!("{KEY}={ENABLED}")).fields(UNFINISHED).limit(PAGE);
     loop {
         let page = within(CALL_DEADLINE, "look at the pods", pods.list_metadata(&params)).await?;
-        page.items.iter().for_each(|pod| see(&pod.metadata));
+        page.items.iter().map(|pod| &pod.metadata).filter(|pod| is_in_reach(pod, scope)).for_each(&mut see);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(()),
@@ -51,18 +62,37 @@ struct End {
     metadata: ListMeta,
 }
 
-/// Calls `see` with each whole pod of `namespace` that `params` select, and its metadata.
+/// Which pods are read whole.
+#[derive(Clone, Copy)]
+pub(crate) enum Which<'a> {
+    /// Those without the label.
+    Unlabelled,
+    /// The one of this name.
+    Named(&'a str),
+}
+
+impl Which<'_> {
+    fn params(self) -> ListParams {
+        match self {
+            Self::Unlabelled => ListParams::default().labels(&format!("!{KEY}")).fields(UNFINISHED),
+            Self::Named(name) => ListParams::default().fields(&format!("metadata.name={name},{UNFINISHED}")),
+        }
+    }
+}
+
+/// Calls `see` with each of these pods of `namespace` that is in reach, whole, and its metadata.
 ///
 /// # Errors
 /// If a page cannot be had or read.
 pub(crate) async fn each_whole(
     client: &Client,
+    scope: &Scope,
     namespace: &str,
-    params: ListParams,
+    which: Which<'_>,
     mut see: impl FnMut(&ObjectMeta, &Value),
 ) -> Result<(), ApiError> {
     let mut limit = WHOLE_PAGE;
-    let mut params = params.limit(limit);
+    let mut params = which.params().limit(limit);
     loop {
         let text = within(CALL_DEADLINE, format!("look at the pods of {namespace}"), text(client, namespace, &params));
         let text = text.await?;
@@ -79,7 +109,9 @@ pub(crate) async fn each_whole(
         let page = parsed.map_err(|error| ApiError::failed(what(), kube::Error::SerdeError(error)))?;
         for pod in &page.items {
             // Who cannot be read as any object is none of ours.
-            if let Ok(metadata) = ObjectMeta::deserialize(&pod["metadata"]) {
+            if let Ok(metadata) = ObjectMeta::deserialize(&pod["metadata"])
+                && is_in_reach(&metadata, scope)
+            {
                 see(&metadata, pod);
             }
         }
@@ -114,4 +146,26 @@ pub(crate) async fn asking(client: &Client, namespaces: impl IntoIterator<Item =
         }
     }
     asking
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn is_only_a_pod_looked_at_that_creating_it_anew_could_change() {
+        let scope = Scope::all_but(["vault".to_owned()].into());
+        for (metadata, expected) in [
+            (json!({"namespace": "chain"}), true),
+            (json!({"namespace": "chain", "annotations": {"kubernetes.io/config.hash": "x"}}), true),
+            (json!({"namespace": "vault"}), false),
+            (json!({"namespace": "chain", "annotations": {"kubernetes.io/config.mirror": "x"}}), false),
+            (json!({"namespace": "chain", "deletionTimestamp": "2026-11-21T00:00:00Z"}), false),
+        ] {
+            let pod: ObjectMeta = serde_json::from_value(metadata.clone()).unwrap();
+            assert_eq!(is_in_reach(&pod, &scope), expected, "{metadata}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::Value;
 
 use crate::api::{ApiError, CALL_DEADLINE, within};
-use crate::audit::{asking, each, each_whole, judge, judge_whole};
+use crate::audit::{Which, asking, each, each_whole, judge, judge_whole};
 use crate::config::Config;
 use crate::inject::{Defaults, ENABLED, KEY};
 use crate::scope::Scope;
@@ -131,16 +131,16 @@ async fn uninjected(client: &Client, config: Option<&Config>) -> Vec<Finding> {
     let mut seen = Vec::new();
     let looked = async {
         let api: Api<Pod> = Api::all(client.clone());
-        let see = |pod: &ObjectMeta| seen.extend(pods::Seen::of(pod, judge(pod, pods::VERSION)));
-        each(&api, &format!("{KEY}={ENABLED}"), see).await?;
+        let see = |pod: &ObjectMeta| seen.push(pods::Seen::of(pod, judge(pod, pods::VERSION)));
+        let scope = config.map(|config| config.scope.clone()).unwrap_or_default();
+        each(&api, &scope, see).await?;
         let Some(config) = config else { return Ok(()) };
-        for (namespace, defaults) in labelled(client, &config.scope).await? {
-            let params = ListParams::default().labels(&format!("!{KEY}"));
+        for (namespace, defaults) in labelled(client, &scope).await? {
             let see = |metadata: &ObjectMeta, pod: &Value| {
                 let flaw = judge_whole(metadata, pod, &config.inject, &defaults);
                 seen.extend(pods::Seen::of_unlabelled(metadata, flaw));
             };
-            each_whole(client, &namespace, params, see).await?;
+            each_whole(client, &scope, &namespace, Which::Unlabelled, see).await?;
         }
         Ok::<_, ApiError>(())
     };

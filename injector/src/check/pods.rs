@@ -113,16 +113,15 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// One with the label and what is wrong with it; none for a pod that is on its way out.
-    pub(super) fn of(pod: &ObjectMeta, flaw: Option<Flaw>) -> Option<Self> {
+    /// One with the label and what is wrong with it.
+    pub(super) fn of(pod: &ObjectMeta, flaw: Option<Flaw>) -> Self {
         let text = |part: &Option<String>| part.clone().unwrap_or_default();
-        let name = format!("{}/{}", text(&pod.namespace), text(&pod.name));
-        pod.deletion_timestamp.is_none().then_some(Self { name, flaw })
+        Self { name: format!("{}/{}", text(&pod.namespace), text(&pod.name)), flaw }
     }
 
     /// One without the label in a namespace that asks for peering; none unless it has a sidecar or lacks one.
     pub(super) fn of_unlabelled(pod: &ObjectMeta, flaw: Option<Flaw>) -> Option<Self> {
-        Self::of(pod, flaw).filter(|_| flaw.is_some() || mark(pod).is_some())
+        (flaw.is_some() || mark(pod).is_some()).then(|| Self::of(pod, flaw))
     }
 }
 
@@ -249,20 +248,20 @@ mod tests {
 
     #[test]
     fn are_pods_without_sidecar_or_with_an_old_one_named() {
-        let seen = |name: &str, injected: Option<&str>, going: bool| {
+        let seen = |name: &str, injected: Option<&str>| {
             let annotations = injected.map(|version| json!({"geth-peering/injected": version}));
-            let metadata = json!({"namespace": "n", "name": name, "labels": {KEY: ENABLED}, "annotations": annotations,
-                "deletionTimestamp": going.then_some("2026-11-21T00:00:00Z")});
+            let metadata =
+                json!({"namespace": "n", "name": name, "labels": {KEY: ENABLED}, "annotations": annotations});
             serde_json::from_value::<ObjectMeta>(metadata).unwrap()
         };
         let now = Some(env!("CARGO_PKG_VERSION"));
         let see = |pod: &ObjectMeta| Seen::of(pod, judge(pod, VERSION));
-        let judged = |pods: &[ObjectMeta]| judge_population(&pods.iter().filter_map(see).collect::<Vec<_>>());
+        let judged = |pods: &[ObjectMeta]| judge_population(&pods.iter().map(see).collect::<Vec<_>>());
         let verdicts = |pods: &[ObjectMeta]| judged(pods).iter().map(|f| f.verdict).collect::<Vec<_>>();
         assert_eq!(verdicts(&[]), [Verdict::Good]);
-        assert_eq!(verdicts(&[seen("a", now, false), seen("b", None, true)]), [Verdict::Good]);
-        assert_eq!(verdicts(&[seen("a", Some("0.0.1"), false)]), [Verdict::Good, Verdict::Doubtful]);
-        let many: Vec<ObjectMeta> = (0..12).map(|number| seen(&number.to_string(), None, false)).collect();
+        assert_eq!(verdicts(&[seen("a", now)]), [Verdict::Good]);
+        assert_eq!(verdicts(&[seen("a", Some("0.0.1"))]), [Verdict::Good, Verdict::Doubtful]);
+        let many: Vec<ObjectMeta> = (0..12).map(|number| seen(&number.to_string(), None)).collect();
         let told = judged(&many)[0].to_string();
         assert!(told.starts_with("WRONG") && told.contains("12 pods") && told.contains("n/9 and 2 more"), "{told}");
     }

@@ -45,6 +45,9 @@ pub const ENABLED: &str = "enabled";
 /// Value of [`KEY`] that refuses it.
 pub const DISABLED: &str = "disabled";
 
+/// Annotation of a pod by which a kubelet shows a static pod.
+pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// What the administrator chose for all sidecars.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -250,7 +253,7 @@ fn wants_peering(pod: &Value) -> Result<(), Refusal> {
     if !spec.is_object() || !metadata["deletionTimestamp"].is_null() {
         return Err(Refusal::new(Decision::NotApplicable, "this is no pod that is being created"));
     }
-    if !metadata["annotations"]["kubernetes.io/config.mirror"].is_null() {
+    if !metadata["annotations"][MIRROR].is_null() {
         return Err(Refusal::new(
             Decision::MirrorPod,
             "this pod mirrors a static pod, which no webhook can change; write the sidecar into the static pod's file",

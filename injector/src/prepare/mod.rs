@@ -128,9 +128,9 @@ impl Preparer {
         }
     }
 
-    /// The namespaces in which the injector has rights, unless it has them in all.
-    pub fn only(&self) -> Option<BTreeSet<String>> {
-        self.index().scope().only.clone()
+    /// The namespaces in which the injector works.
+    pub fn scope(&self) -> Scope {
+        self.index().scope().clone()
     }
 
     /// The namespaces whose label asks for peering, as far as they are known.
@@ -184,7 +184,7 @@ impl Preparer {
     /// # Errors
     /// Only if a watch ends, which watches do not.
     pub async fn run(self: Arc<Self>, synced: Latch, notices: Notices) -> anyhow::Result<()> {
-        let scope = self.index().scope().clone();
+        let scope = self.scope();
         let mut namespaces = watches::labelled(&self.client, &scope);
         let mut accounts = watches::named::<PartialObjectMeta<ServiceAccount>>(&self.client, &scope, "ServiceAccounts");
         let mut bindings = watches::named::<RoleBinding>(&self.client, &scope, "RoleBindings");

@@ -102,6 +102,37 @@ async fn is_a_geth_that_was_there_before_its_namespace_was_labelled_counted_and_
     assert_eq!(server.list::<Event>("plain"), [], "nobody asked there");
 }
 
+/// Labelled pods without a sidecar that would have none either if they were created anew.
+fn put_beyond_help(server: &ApiServer) {
+    for (name, pointer, value) in [
+        ("ended", "/status/phase", json!("Succeeded")),
+        ("evicted", "/status/phase", json!("Failed")),
+        ("static", "/metadata/annotations", json!({"kubernetes.io/config.mirror": "x"})),
+        ("going", "/metadata/deletionTimestamp", json!("2026-11-21T00:00:00Z")),
+        ("excluded", "/metadata/namespace", json!(EXCLUDED)),
+    ] {
+        let mut pod = plain_geth("chain", name);
+        pod["metadata"]["labels"] = json!({"geth-peering": "enabled"});
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        pod.pointer_mut(parent).unwrap()[field] = value;
+        server.put::<Pod>(&object(pod));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn does_a_labelled_pod_that_nobody_can_help_raise_no_alarm() {
+    let server = cluster();
+    put_beyond_help(&server);
+    put_pod(&server, "geth-0", json!({"geth-peering": "enabled"}), json!({}));
+    let looking = Looking::start(&server, Scope::all_but([EXCLUDED.to_owned()].into()));
+    tokio::time::sleep(A_LOOK).await;
+    looking.until_uninjected(1).await;
+    server.delete::<Pod>("chain", "geth-0");
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    looking.until_uninjected(0).await;
+    assert_eq!(server.list::<Event>(EXCLUDED), []);
+}
+
 #[tokio::test(start_paused = true)]
 async fn is_each_pod_counted_where_their_texts_are_too_long_to_be_read_together() {
     let server = cluster();
@@ -138,6 +169,7 @@ async fn does_check_find_the_geths_of_a_labelled_namespace_that_have_no_sidecar(
     put_namespace(&server, EXCLUDED, true);
     server.put::<Pod>(&object(plain_geth("chain", "geth-0")));
     server.put::<Pod>(&object(plain_geth(EXCLUDED, "geth-1")));
+    put_beyond_help(&server);
     server.put::<Service>(&object(json!({
         "metadata": {"name": "geth-peering-injector", "namespace": OWN_NAMESPACE}, "spec": {"selector": {"app": "injector"}},
     })));

@@ -213,10 +213,14 @@ impl Parsed {
     }
 }
 
-/// Field and label selector; of the former only the name, as for most kinds.
+/// Fields that can be selected by. Most kinds know the name alone.
+const SELECTABLE: [(&str, &str); 2] = [("metadata.name", "/metadata/name"), ("status.phase", "/status/phase")];
+
+/// Field and label selector.
 #[derive(Debug, Default)]
 struct Selector {
-    name: Option<String>,
+    /// Where the field is, its value, and whether it must be so or must not.
+    fields: Vec<(&'static str, String, bool)>,
     /// Label key, value (`None`: any), and whether it must be so or must not.
     labels: Vec<(String, Option<String>, bool)>,
 }
@@ -226,9 +230,12 @@ impl Selector {
         let terms = |name| parameters.get(name).into_iter().flat_map(|text| text.split(','));
         let mut selector = Self::default();
         for term in terms("fieldSelector").filter(|term| !term.is_empty()) {
-            let name = term.strip_prefix("metadata.name=");
-            let name = name.ok_or_else(|| Failure::new(400, format!("field selector not supported here: {term}")))?;
-            selector.name = Some(name.trim_start_matches('=').to_owned());
+            let unknown = || Failure::new(400, format!("field selector not supported here: {term}"));
+            let (name, value) = term.split_once('=').ok_or_else(unknown)?;
+            let wanted = !name.ends_with('!');
+            let field = SELECTABLE.iter().find(|(field, _)| *field == name.trim_end_matches('!'));
+            let (_, pointer) = field.ok_or_else(unknown)?;
+            selector.fields.push((pointer, value.trim_start_matches('=').to_owned(), wanted));
         }
         for term in terms("labelSelector").map(str::trim).filter(|term| !term.is_empty()) {
             if term.contains(['(', ')', ' ']) {
@@ -247,8 +254,8 @@ impl Selector {
 
     fn matches(&self, object: &Value) -> bool {
         let meta = &object["metadata"];
-        let named = self.name.as_ref().is_none_or(|name| meta["name"] == name.as_str());
-        named
+        let has = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        self.fields.iter().all(|(pointer, value, wanted)| *wanted == (has(pointer) == value))
             && self.labels.iter().all(|(key, value, wanted)| {
                 let has = meta["labels"][key].as_str();
                 *wanted == has.is_some_and(|has| value.as_ref().is_none_or(|value| value == has))

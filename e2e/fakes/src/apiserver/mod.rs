@@ -24,7 +24,8 @@
 //! ```
 //!
 //! Like the real one it answers get, list, watch, create, update, merge patch, JSON
-//! patch and delete for any kind of object, by its path, and lists in pages where that is asked. It keeps the rules that
+//! patch and delete for any kind of object, by its path, and lists in pages where that is asked, selected by labels, by name
+//! or by a pod's phase. It keeps the rules that
 //! lost updates hang on: a stale `resourceVersion` is 409, a failed `test` 422, a
 //! patch that changes nothing writes nothing and makes no event, and a watch from a
 //! version that is compacted away gets 410.
