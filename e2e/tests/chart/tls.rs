@@ -73,6 +73,8 @@ fn does_cert_manager_make_what_api_servers_ask_for() {
     assert_eq!(issuer["name"], ca);
     let authority = &objects.get("Certificate", ca)["spec"];
     assert_eq!((&authority["isCA"], &authority["secretName"]), (&json!(true), &json!(ca)));
+    // What the injectors serve is good under the authority of before and after its renewal, for both have one key.
+    assert_eq!(authority["privateKey"]["rotationPolicy"], "Never");
     assert_eq!(objects.get("Issuer", ca)["spec"]["ca"]["secretName"], ca);
     assert!(is_there(&objects, "Issuer", authority["issuerRef"]["name"].as_str().expect("a name")));
 
