@@ -49,6 +49,13 @@ fn do_the_notes_follow_the_names_in_use() {
 }
 
 #[test]
+fn do_the_notes_name_the_roles_that_stay_where_there_is_one_in_each_namespace() {
+    let notes = notes("namespaces", &json!({"rbac": {"namespaces": ["chain", "other"]}}));
+    assert!(notes.contains("In chain, other the Role geth-peering-sidecar stays"), "{notes}");
+    assert!(!notes.contains("ClusterRole"), "{notes}");
+}
+
+#[test]
 fn do_the_notes_warn_of_risks_and_only_of_risks() {
     let pushed = |values: Value| {
         let mut all = json!({"image": {"repository": "r/injector"}, "sidecar": {"image": {"repository": "r/sidecar"}}});
