@@ -12,7 +12,7 @@ pub enum Decision {
     Injected,
     /// The sidecar was there, but something of ours was missing (another webhook took it out) and is back.
     Repaired,
-    /// Everything is there already; nothing to do.
+    /// Everything is there already; nothing to do, unless the account that the pod had to do without has come.
     AlreadyInjected,
     /// The pod's label says `disabled`.
     Disabled,

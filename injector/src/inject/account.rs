@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::annotations::AccountChoice;
 use super::patch::{Edit, Misshapen, place};
+use super::{Account, Lack};
 
 /// Name of the ServiceAccount that is made in every prepared namespace.
 pub const NAME: &str = "geth-peering";
@@ -63,8 +64,34 @@ pub(super) fn plan(pod: &Value, choice: AccountChoice, registry: Option<String>)
     }
 }
 
-/// Gives the pod the account of the plan.
-pub(super) fn apply(edit: &mut Edit, plan: &AccountPlan) -> Result<(), Misshapen> {
+/// Gives the pod its account as far as that exists. The account that is owed its rights, if one is.
+pub(super) fn give<'a>(
+    edit: &mut Edit,
+    plan: &'a AccountPlan,
+    account: &Account,
+    warnings: &mut Vec<String>,
+) -> Result<Option<&'a String>, Misshapen> {
+    Ok(match account {
+        Account::Ready => {
+            put(edit, plan)?;
+            None
+        }
+        Account::Unbound(Lack { why, owed }) => {
+            put(edit, plan)?;
+            warnings.push(format!("the pod's sidecar does not have the rights that it needs to find peers: {why}"));
+            owed.then_some(&plan.name)
+        }
+        Account::Missing(Lack { why, owed }) => {
+            warnings.push(format!(
+                "the pod keeps its ServiceAccount, and its sidecar may lack the rights to find peers: {why}"
+            ));
+            owed.then_some(plan.replaces.as_ref().unwrap_or(&plan.name))
+        }
+    })
+}
+
+/// Makes the pod's account that of the plan.
+fn put(edit: &mut Edit, plan: &AccountPlan) -> Result<(), Misshapen> {
     if plan.replaces.is_some() {
         edit.set(&place(["spec", "serviceAccountName"]), json!(plan.name))?;
         let deprecated = place(["spec", "serviceAccount"]);

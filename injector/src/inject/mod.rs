@@ -296,27 +296,6 @@ fn apply(pod: &Value, plan: &Plan<'_>, context: &Context<'_>) -> Result<Outcome,
             container::add(&mut edit, sidecar, container::is_native(plan, settings))?;
         }
     }
-    let AccountPlan { name, replaces, .. } = &plan.account;
-    let debt = match account {
-        Account::Ready => {
-            account::apply(&mut edit, &plan.account)?;
-            None
-        }
-        Account::Unbound(Lack { why, owed }) => {
-            account::apply(&mut edit, &plan.account)?;
-            warnings.push(format!("the pod's sidecar does not have the rights that it needs to find peers: {why}"));
-            owed.then_some(name)
-        }
-        Account::Missing(Lack { why, owed }) => {
-            warnings.push(format!(
-                "the pod keeps its ServiceAccount, and its sidecar may lack the rights to find peers: {why}"
-            ));
-            owed.then_some(replaces.as_ref().unwrap_or(name))
-        }
-    };
-    if let Some(name) = debt {
-        edit.set(&place(["metadata", "annotations", annotations::UNBOUND]), json!(name))?;
-    }
     if settings.disable_service_links {
         // A Service named geth would otherwise give Geth a GETH_PORT=tcp://..., from which it dies.
         edit.set(&place(["spec", "enableServiceLinks"]), json!(false))?;
@@ -325,9 +304,20 @@ fn apply(pod: &Value, plan: &Plan<'_>, context: &Context<'_>) -> Result<Outcome,
     if plan.sidecar.is_none() || edit.get(&mark).is_none() {
         edit.set(&mark, json!(settings.version))?;
     }
+    let unbound = place(["metadata", "annotations", annotations::UNBOUND]);
+    // When the pod was let in without its account, that comes now because it is ready, and nobody took it out.
+    let awaited = edit.get(&unbound).is_some();
+    let others = edit.changed();
+    let debt = account::give(&mut edit, &plan.account, account, &mut warnings)?;
+    let missing = if awaited { others } else { edit.changed() };
+    match debt {
+        Some(name) => edit.set(&unbound, json!(name))?,
+        None if awaited && *account == &Account::Ready => edit.remove(&unbound)?,
+        None => {}
+    }
 
     let patch = edit.into_patch();
-    let decision = match (&plan.sidecar, patch.is_empty()) {
+    let decision = match (&plan.sidecar, missing.is_empty()) {
         (None, _) => Decision::Injected,
         (Some(_), false) => Decision::Repaired,
         (Some(_), true) => Decision::AlreadyInjected,
@@ -337,10 +327,9 @@ fn apply(pod: &Value, plan: &Plan<'_>, context: &Context<'_>) -> Result<Outcome,
     }
     let mut outcome = Outcome::changed(decision, patch, warnings);
     if decision == Decision::Repaired {
-        let missing = outcome.patch.0.iter().map(|operation| operation.path().to_string());
         let message = format!(
             "a webhook that is asked after this one took something out of this pod again, which is back now: {}",
-            text::listed(&missing.collect::<Vec<_>>(), ", ")
+            text::listed(&missing, ", ")
         );
         outcome.warnings.insert(0, message.clone());
         outcome.message = Some(message);

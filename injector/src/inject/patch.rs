@@ -83,6 +83,11 @@ impl Edit {
         self.apply(PatchOperation::Remove(RemoveOperation { path: place.clone() }))
     }
 
+    /// The places of the changes so far, in order.
+    pub(crate) fn changed(&self) -> Vec<String> {
+        self.operations.iter().map(|operation| operation.path().to_string()).collect()
+    }
+
     /// The changes, in order.
     pub(crate) fn into_patch(self) -> Patch {
         Patch(self.operations)

@@ -2,6 +2,7 @@
 //! any pod.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
 
+mod again;
 mod defaults;
 mod generated;
 mod golden;
