@@ -9,6 +9,7 @@
 mod admission;
 mod audit;
 mod certificates;
+mod channels;
 mod clients;
 mod deadlines;
 mod defaults;
