@@ -78,5 +78,36 @@ async fn does_every_known_shape_come_out_as_it_should_through_the_webhook() {
             asked += 1;
         }
     }
-    assert!(asked >= 49, "{asked}");
+    assert!(asked >= 50, "{asked}");
+}
+
+#[tokio::test]
+async fn is_every_known_pod_that_gets_no_sidecar_told_so_through_the_webhook() {
+    let server = cluster();
+    let replica = Replica::start(&server).await;
+    let api_server = replica.api_server(&server).await;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/left-alone");
+    let mut asked = 0;
+    for file in fs::read_dir(&folder).unwrap() {
+        let file = file.unwrap().file_name().into_string().unwrap();
+        let Some(name) = file.strip_suffix(".input.yaml") else { continue };
+        let read = |kind: &str| -> Value {
+            serde_saphyr::from_str(&fs::read_to_string(folder.join(format!("{name}.{kind}.yaml"))).unwrap()).unwrap()
+        };
+        let (pod, decided) = (read("input"), read("decision"));
+        let response = api_server.review("/mutate/pods", &review("chain", pod)).await;
+        assert_eq!(response["allowed"] == false, decided["denied"] == true, "{name}: {response}");
+        assert_eq!(response["auditAnnotations"]["decision"], decided["decision"], "{name}");
+        assert_eq!(response.get("patch"), None, "{name}");
+        if decided["denied"] == true {
+            assert_eq!(response["status"]["message"], decided["message"], "{name}");
+        }
+        let texts = |list: &Value| {
+            list.as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let warnings: Vec<_> = texts(&decided["warnings"]).iter().map(|text| format!("geth-peering: {text}")).collect();
+        assert_eq!(texts(&response["warnings"]), warnings, "{name}");
+        asked += 1;
+    }
+    assert!(asked >= 16, "{asked}");
 }
