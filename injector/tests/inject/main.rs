@@ -6,6 +6,7 @@ mod again;
 mod defaults;
 mod generated;
 mod golden;
+mod large;
 mod left_alone;
 mod manifests;
 mod refusals;
