@@ -18,6 +18,18 @@ pub(crate) fn controller(object: &ObjectMeta, namespace: &str) -> Option<ObjectR
     Some(reference(owner, namespace))
 }
 
+/// Who is told about a pod that is there: its controller, or the pod itself if it has none.
+pub(crate) fn of_pod(pod: &ObjectMeta, namespace: &str) -> ObjectReference {
+    controller(pod, namespace).unwrap_or_else(|| ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        namespace: Some(namespace.to_owned()),
+        ..ObjectReference::default()
+    })
+}
+
 fn reference(owner: &OwnerReference, namespace: &str) -> ObjectReference {
     ObjectReference {
         api_version: Some(owner.api_version.clone()),

@@ -1,6 +1,7 @@
 //! A look, now and then, at the pods that there are: some are to have the sidecar and were created before anybody said so or
 //! while no injector answered, some have a sidecar of another version. Both are told, as metric and as Event on the pod's
-//! owner, and nothing is done about them: restarting a node of somebody's chain is not for a program to decide.
+//! owner (on the pod itself if it has none), and nothing is done about them: restarting a node of somebody's chain is not for
+//! a program to decide.
 //!
 //! Of pods with the label only metadata are read. In a namespace that asks for peering these do not tell which of the other
 //! pods run Geth; so there pods without the label are read whole, and judged by the code that answers the webhook. None is
@@ -30,7 +31,7 @@ use crate::api::{ApiError, CALL_DEADLINE, within};
 use crate::events::event;
 use crate::inject::{OptIn, REGISTRY_NAMESPACE, Settings};
 use crate::metrics::Metrics;
-use crate::owner::{controller, workload};
+use crate::owner::{of_pod, workload};
 use crate::prepare::Preparer;
 use debt::{Debt, runs_under};
 pub(crate) use flaw::mark;
@@ -70,7 +71,7 @@ impl Found {
         let Some(flaw) = flaw else { return };
         *self.counts.entry(flaw).or_default() += 1;
         let (Some(namespace), Some(name)) = (&pod.namespace, &pod.name) else { return };
-        let Some(owner) = controller(pod, namespace) else { return };
+        let owner = of_pod(pod, namespace);
         if self.owners.len() < TOLD {
             let uid = owner.uid.clone().unwrap_or_default();
             self.owners.entry((uid, flaw)).or_insert_with(|| (owner, name.clone(), opt_in(pod)));

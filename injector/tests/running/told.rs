@@ -134,3 +134,19 @@ async fn is_a_deployment_told_once_of_the_pods_of_all_its_replica_sets_that_lack
     assert_eq!(about(&server, "chain"), [("Deployment".into(), "geth".into(), "d-1".into())]);
     audit.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn does_a_pod_that_nobody_owns_say_itself_that_it_lacks_its_sidecar() {
+    let server = cluster();
+    let mut pod = geth_pod(json!({"geth-peering": "enabled"}));
+    pod["metadata"]["namespace"] = json!("chain");
+    pod["metadata"]["ownerReferences"] = json!([]);
+    let uid = server.put::<Pod>(&object(pod)).metadata.uid.unwrap();
+    let (metrics, client) = (Arc::new(Metrics::default()), server.client(OWN_NAMESPACE));
+    let preparer = Arc::new(Preparer::new(client.clone(), ROLE, Scope::default(), metrics.clone()));
+    let audit = tokio::spawn(Audit::new(client, preparer, metrics, settings(), "injector-0").run());
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    until("it is told", async || server.count(Verb::Create, "events") == 1).await;
+    assert_eq!(about(&server, "chain"), [("Pod".into(), "geth-0".into(), uid)]);
+    audit.abort();
+}
