@@ -1,4 +1,4 @@
-//! What stands beside each value in values.yaml, and the README's table that is made of it.
+//! What stands beside each value in values.yaml, and the READMEs' table that is made of it.
 
 use std::fs;
 
@@ -59,7 +59,7 @@ fn flow(value: &Value) -> String {
     }
 }
 
-/// The README's table.
+/// The table of both READMEs.
 fn table() -> String {
     let values = own_values();
     let rows = documented().into_iter().map(|Documented { path, effect }| {
@@ -71,15 +71,18 @@ fn table() -> String {
 }
 
 #[test]
-fn does_the_readme_say_of_every_value_what_values_yaml_says() {
-    let path = chart().join("../README.md");
-    let readme = fs::read_to_string(&path).expect("the README");
-    let start = readme.find("\n| value | default | effect |\n").expect("the table") + 1;
-    let end = start + readme[start..].find("\n\n").expect("its end") + 1;
-    let current = format!("{}{}{}", &readme[..start], table(), &readme[end..]);
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        fs::write(&path, &current).expect("the README can be written");
-    } else {
-        assert!(readme == current, "UPDATE_GOLDEN=1 writes the README's table of values anew");
+fn do_the_readmes_say_of_every_value_what_values_yaml_says() {
+    // The second is the chart's own, which `helm show readme` shows.
+    for file in ["../README.md", "README.md"] {
+        let path = chart().join(file);
+        let readme = fs::read_to_string(&path).expect("the README");
+        let start = readme.find("\n| value | default | effect |\n").expect("the table") + 1;
+        let length = readme[start..].find("\n\n").map_or(readme.len() - start, |end| end + 1);
+        let current = format!("{}{}{}", &readme[..start], table(), &readme[start + length..]);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&path, &current).expect("the README can be written");
+        } else {
+            assert!(readme == current, "UPDATE_GOLDEN=1 writes the table of values of {file} anew");
+        }
     }
 }

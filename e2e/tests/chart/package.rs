@@ -65,6 +65,13 @@ fn do_three_injectors_outlive_any_node_with_the_values_for_high_availability() {
 }
 
 #[test]
+fn does_helm_show_the_readme_of_the_chart() {
+    let folder = chart();
+    let readme = helm(&["show", "readme", folder.to_str().expect("UTF-8")], &json!({})).expect("a README");
+    assert!(readme.contains("helm upgrade --install geth-peering chart"), "{readme}");
+}
+
+#[test]
 fn does_a_catalogue_show_the_images_that_are_used() {
     let annotations = &metadata()["annotations"];
     let list: Vec<Value> =
