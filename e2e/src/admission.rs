@@ -2,7 +2,7 @@
 
 use crate::cluster::Namespace;
 use crate::network::GETH_IMAGE;
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
 /// The pod as it would be stored, with everything that admission put in.
@@ -27,6 +27,20 @@ pub async fn refusal(namespace: &Namespace, pod: &Value) -> Result<String> {
             error => Err(error.into()),
         },
     }
+}
+
+/// Whether the API server makes the same of a pod here as where the product never has a say.
+///
+/// # Errors
+/// When it does not.
+pub async fn is_untouched(namespace: &Namespace, pod: &Value) -> Result<()> {
+    let excluded = Namespace { client: namespace.client.clone(), name: "kube-system".into() };
+    let (here, there) = (dry_run(namespace, pod).await?, dry_run(&excluded, pod).await?);
+    for part in ["/spec", "/metadata/labels", "/metadata/annotations"] {
+        let (here, there) = (here.pointer(part), there.pointer(part));
+        ensure!(here == there, "{part} became {here:?} instead of {there:?}");
+    }
+    Ok(())
 }
 
 /// A pod of one Geth, with these labels and annotations.

@@ -7,8 +7,9 @@ use futures::future::try_join_all;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
+use serde_json::json;
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -69,6 +70,18 @@ pub async fn injectors_available(client: &Client) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Changes how many injectors there should be, as `kubectl scale` does; how many there should have been before.
+///
+/// # Errors
+/// When the API server refuses.
+pub async fn scale(client: &Client, replicas: i32) -> Result<i32> {
+    let deployments = deployments(client);
+    let before = deployments.get_scale(INJECTOR).await?.spec.and_then(|spec| spec.replicas);
+    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    deployments.patch_scale(INJECTOR, &PatchParams::default(), &patch).await?;
+    before.context("the Deployment does not say how many injectors there should be")
 }
 
 /// The webhooks of the product.
@@ -146,16 +159,16 @@ pub async fn uninstall() -> Result<()> {
 /// # Errors
 /// When helm fails.
 pub async fn install(values: &str) -> Result<()> {
-    install_by("helm", values).await
+    install_by("helm", &[], values).await
 }
 
-/// As [`install`], by `helm` of another version.
+/// As [`install`], by `helm` of another version and with more options.
 ///
 /// # Errors
 /// When it fails.
-pub async fn install_by(helm: &str, values: &str) -> Result<()> {
+pub async fn install_by(helm: &str, options: &[&str], values: &str) -> Result<()> {
     let arguments = ["upgrade", "--install", RELEASE, CHART, "--namespace", RELEASE, "--create-namespace", "--wait"];
-    run(helm, &[&arguments[..], &["--values", "-"]].concat(), values).await.map(drop)
+    run(helm, &[&arguments[..], options, &["--values", "-"]].concat(), values).await.map(drop)
 }
 
 /// What the chart of this checkout renders with the values of an earlier [`values`], but for what only `helm test` uses.
@@ -163,8 +176,16 @@ pub async fn install_by(helm: &str, values: &str) -> Result<()> {
 /// # Errors
 /// When helm fails.
 pub async fn render(values: &str) -> Result<String> {
+    render_elsewhere(RELEASE, RELEASE, values).await
+}
+
+/// As [`render`], as another release in another namespace.
+///
+/// # Errors
+/// When helm fails.
+pub async fn render_elsewhere(release: &str, namespace: &str, values: &str) -> Result<String> {
     // Helm asks no cluster for its version here, and believes what it was built with.
-    let arguments = ["template", RELEASE, CHART, "--namespace", RELEASE, "--kube-version=1.34", "--no-hooks"];
+    let arguments = ["template", release, CHART, "--namespace", namespace, "--kube-version=1.34", "--no-hooks"];
     helm(&[&arguments[..], &["--values", "-"]].concat(), values).await
 }
 

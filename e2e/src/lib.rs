@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod api_requests;
+pub mod away;
 pub mod cluster;
 pub mod differences;
 pub mod faults;

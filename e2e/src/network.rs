@@ -3,10 +3,11 @@
 
 use crate::cluster::{Namespace, OPT_IN};
 use crate::geth::HTTP_ARGS;
-use anyhow::Result;
+use crate::wait;
+use anyhow::{Result, ensure};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 /// The image of Geth that the cluster was loaded with.
@@ -164,6 +165,20 @@ impl Network {
     pub async fn restart(&self, namespace: &Namespace) -> Result<()> {
         let annotations = json!({"restartedAt": jiff::Timestamp::now().to_string()});
         self.patch(namespace, json!({"spec": {"template": {"metadata": {"annotations": annotations}}}})).await
+    }
+
+    /// Deletes the StatefulSet, and waits until its pods are gone.
+    ///
+    /// # Errors
+    /// When the API server refuses, or a pod stays.
+    pub async fn delete(&self, namespace: &Namespace) -> Result<()> {
+        namespace.api::<StatefulSet>().delete(self.name, &DeleteParams::background()).await?;
+        wait::until("all Geths are gone", wait::PODS, async || {
+            let left = namespace.api::<Pod>().list(&ListParams::default().labels(&self.selector())).await?.items.len();
+            ensure!(left == 0, "{left} are left");
+            Ok(())
+        })
+        .await
     }
 
     async fn patch(&self, namespace: &Namespace, patch: Value) -> Result<()> {

@@ -1,33 +1,38 @@
 //! Does a restart of the injector, an upgrade or an uninstall leave running networks alone?
 //!
-//! These tests take the installation away and bring it back, so they take turns; cargo runs one file at a time.
+//! These tests take the installation away and bring it back, so they take turns.
 
 use anyhow::{Context, Result, ensure};
-use e2e::admission::{dry_run, geth_pod, refusal};
+use e2e::admission::{dry_run, geth_pod, is_untouched, other_pod, refusal};
+use e2e::away::{self, Before};
 use e2e::cluster::{NAME, Namespace, OPT_IN, RELEASE, in_namespace};
-use e2e::geth::Geth;
 use e2e::network::Network;
 use e2e::{install, mesh, node, pods, wait};
 use futures::FutureExt;
 use injector::check::{Verdict, examine};
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Event, Pod, Secret};
 use k8s_openapi::api::rbac::v1::RoleBinding;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
-use kube::discovery::{Discovery, verbs};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use tokio::sync::Mutex;
 
-static INSTALLATION: Mutex<()> = Mutex::const_new(());
+/// The webhook of pods with the label.
+const LABELLED_PODS: &str = "labelled-pods.injector.geth-peering";
+
+/// The webhook of pods without it, in namespaces that have it.
+const PODS_OF_LABELLED_NAMESPACES: &str = "pods-of-labelled-namespaces.injector.geth-peering";
+
+/// The section of the README that tells how the product is removed.
+const SECTION: &str = "Upgrade and uninstall";
 
 #[tokio::test]
 async fn does_a_network_outlive_all_injectors_and_an_upgrade_and_grow_as_soon_as_it_can() -> Result<()> {
-    let _turn = INSTALLATION.lock().await;
+    let _turn = away::turn().await;
     in_namespace(async |namespace| {
-        let (network, before) = running_network(namespace).await?;
+        let (network, before) = away::running_network(namespace).await?;
         let injectors = install::namespace(&namespace.client).api::<Pod>();
         for injector in install::injector_pods(&namespace.client).await? {
             injectors.delete(&injector.name_any(), &DeleteParams::default().grace_period(0)).await?;
@@ -50,46 +55,59 @@ async fn does_a_network_outlive_all_injectors_and_an_upgrade_and_grow_as_soon_as
 }
 
 #[tokio::test]
-async fn does_a_network_outlive_an_uninstall_that_leaves_only_what_it_needs() -> Result<()> {
-    let _turn = INSTALLATION.lock().await;
+async fn does_a_network_live_on_without_any_injector_while_only_new_geths_wait_for_one() -> Result<()> {
+    let _turn = away::turn().await;
     in_namespace(async |namespace| {
-        let (network, before) = running_network(namespace).await?;
-        while_away(&namespace.client, async |_| uninstalled(namespace, &network, before).await).await?;
-        grows(namespace, &network).await.context("after it was installed again")
+        let (network, before) = away::running_network(namespace).await?;
+        in_namespace(async |labelled| {
+            labelled.label(json!({OPT_IN: "enabled"})).await?;
+            wait::until("Geths of the labelled namespace are injected", wait::SOON, async || {
+                let pod = dry_run(labelled, &geth_pod(json!({}), json!({}))).await?;
+                ensure!(pod.to_string().contains(pods::MARKER), "not yet: {pod}");
+                Ok(())
+            })
+            .await?;
+            without_injectors(&namespace.client, async || only_geths_wait(namespace, labelled, &network, &before).await)
+                .await
+        })
+        .await?;
+        mesh::full_and_registered(namespace, &network.selector(), 3).await.context("with injectors again")?;
+        before.is_untouched(namespace, &network).await
     })
     .await
 }
 
 #[tokio::test]
-async fn does_helm_4_install_upgrade_and_roll_back_beside_what_the_injectors_write() -> Result<()> {
-    instead_of_the_installation(async |namespace, network, values| {
-        let helm4 = "helm4";
-        install::install_by(helm4, values).await?;
+async fn does_a_network_outlive_an_uninstall_that_leaves_only_what_it_needs() -> Result<()> {
+    let _turn = away::turn().await;
+    in_namespace(async |namespace| {
+        let (network, before) = away::running_network(namespace).await?;
+        away::while_away(&namespace.client, async |_| uninstalled(namespace, &network, before).await).await?;
+        away::grows(namespace, &network).await.context("after it was installed again")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn does_what_the_readme_says_remove_all_that_an_uninstall_leaves() -> Result<()> {
+    away::instead_of_the_installation(async |namespace, network, values| {
+        is_removed(namespace, network).await?;
+
+        let mut only: Value = serde_saphyr::from_str(values)?;
+        only["rbac"] = json!({"namespaces": [namespace.name]});
+        install::install(&only.to_string()).await?;
         install::injectors_available(&namespace.client).await?;
-        let bundles = wait::until("the injectors have written the caBundle", wait::SOON, async || {
-            let bundles = install::ca_bundles(&namespace.client).await?;
-            ensure!(bundles.iter().all(|bundle| !bundle.is_empty()), "a webhook has none");
-            Ok(bundles)
-        })
-        .await?;
-        let mut other: Value = serde_saphyr::from_str(values)?;
-        other["podAnnotations"] = json!({"upgrade": "replaces every injector"});
-        other["webhook"]["timeoutSeconds"] = json!(6);
-        install::install_by(helm4, &other.to_string()).await?;
-        install::run(helm4, &["rollback", RELEASE, "1", "--namespace", RELEASE, "--wait"], "").await?;
-        install::injectors_available(&namespace.client).await?;
-        let webhooks = install::webhooks(&namespace.client).get(NAME).await?.webhooks.unwrap_or_default();
-        ensure!(webhooks.iter().all(|webhook| webhook.timeout_seconds == Some(5)), "not rolled back");
-        ensure!(install::ca_bundles(&namespace.client).await? == bundles, "helm took the caBundle away");
-        grows(namespace, network).await?;
-        install::run(helm4, &["uninstall", RELEASE, "--namespace", RELEASE, "--wait"], "").await.map(drop)
+        network.create(namespace).await?;
+        mesh::full_and_registered(namespace, &network.selector(), 2).await?;
+        install::uninstall().await?;
+        is_removed(namespace, network).await.context("rights in one namespace")
     })
     .await
 }
 
 #[tokio::test]
 async fn does_what_helm_renders_work_without_helm() -> Result<()> {
-    instead_of_the_installation(async |namespace, network, values| {
+    away::instead_of_the_installation(async |namespace, network, values| {
         let objects = install::render(values).await?;
         let outcome = applied(namespace, network, &objects).await;
         install::run("kubectl", &["delete", "--wait", "--ignore-not-found", "-f", "-"], &objects).await?;
@@ -100,7 +118,7 @@ async fn does_what_helm_renders_work_without_helm() -> Result<()> {
 
 #[tokio::test]
 async fn does_an_installation_with_rights_in_one_namespace_serve_that_and_no_other() -> Result<()> {
-    instead_of_the_installation(async |namespace, network, values| {
+    away::instead_of_the_installation(async |namespace, network, values| {
         let mut only: Value = serde_saphyr::from_str(values)?;
         only["rbac"] = json!({"namespaces": [namespace.name]});
         install::install(&only.to_string()).await?;
@@ -111,7 +129,7 @@ async fn does_an_installation_with_rights_in_one_namespace_serve_that_and_no_oth
             Ok(())
         })
         .await?;
-        grows(namespace, network).await?;
+        away::grows(namespace, network).await?;
         install::test().await?;
         let findings = examine(&namespace.client, None, &namespace.name).await;
         ensure!(findings.iter().all(|finding| finding.verdict == Verdict::Good), "{findings:#?}");
@@ -128,16 +146,15 @@ async fn does_an_installation_with_rights_in_one_namespace_serve_that_and_no_oth
 
 #[tokio::test]
 async fn does_the_guard_refuse_a_pod_that_no_injector_saw_and_no_switch_keep_a_network_from_growing() -> Result<()> {
-    instead_of_the_installation(async |namespace, network, values| {
+    away::instead_of_the_installation(async |namespace, network, values| {
         let mut guarded: Value = serde_saphyr::from_str(values)?;
         guarded["webhook"]["failurePolicy"] = json!("Ignore");
         guarded["guard"] = json!({"enabled": true, "actions": ["Deny"]});
         guarded["networkPolicy"] = json!({"enabled": true});
         guarded["flowSchema"] = json!({"enabled": true, "namespaces": [namespace.name]});
-        grows_with(namespace, network, &guarded.to_string()).await?;
+        away::grows_with(namespace, network, &guarded.to_string()).await?;
 
-        let injector = ["scale", "deployment", "geth-peering-injector", "--namespace", RELEASE, "--replicas=0"];
-        install::run("kubectl", &injector, "").await?;
+        install::scale(&namespace.client, 0).await?;
         let pod = geth_pod(json!({OPT_IN: "enabled"}), json!({}));
         wait::until("a pod without the sidecar is refused", wait::SOON, async || {
             let message = refusal(namespace, &pod).await?;
@@ -152,7 +169,7 @@ async fn does_the_guard_refuse_a_pod_that_no_injector_saw_and_no_switch_keep_a_n
 
 #[tokio::test]
 async fn does_an_installation_with_a_certificate_from_elsewhere_follow_its_secret() -> Result<()> {
-    instead_of_the_installation(async |namespace, network, values| {
+    away::instead_of_the_installation(async |namespace, network, values| {
         let authority_key = KeyPair::generate()?;
         let mut authority = CertificateParams::new([])?;
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -176,7 +193,7 @@ async fn does_an_installation_with_a_certificate_from_elsewhere_follow_its_secre
         // So that not even a ClusterRole is needed.
         existing["rbac"] = json!({"namespaces": [namespace.name]});
         let outcome = async {
-            grows_with(namespace, network, &existing.to_string()).await?;
+            away::grows_with(namespace, network, &existing.to_string()).await?;
             let renewed = put().await?;
             // A kubelet brings a changed Secret to its pods within a minute or so, or when a pod changes.
             install::run("kubectl", &["annotate", "pods", "--all", "--namespace", RELEASE, "e2e=renewed"], "").await?;
@@ -201,7 +218,7 @@ async fn does_an_installation_with_a_certificate_from_elsewhere_follow_its_secre
 async fn applied(namespace: &Namespace, network: &Network, objects: &str) -> Result<()> {
     install::run("kubectl", &["apply", "-f", "-"], objects).await?;
     install::injectors_available(&namespace.client).await?;
-    grows(namespace, network).await?;
+    away::grows(namespace, network).await?;
     let bundles = install::ca_bundles(&namespace.client).await?;
     install::run("kubectl", &["diff", "-f", "-"], objects).await.context("applied again it would change something")?;
     install::run("kubectl", &["apply", "-f", "-"], objects).await?;
@@ -209,39 +226,63 @@ async fn applied(namespace: &Namespace, network: &Network, objects: &str) -> Res
     Ok(())
 }
 
-/// As [`while_away`], beside a network that runs.
-async fn instead_of_the_installation(
-    something: impl AsyncFnOnce(&Namespace, &Network, &str) -> Result<()>,
-) -> Result<()> {
-    let _turn = INSTALLATION.lock().await;
-    in_namespace(async |namespace| {
-        let (network, _) = running_network(namespace).await?;
-        while_away(&namespace.client, async |values| something(namespace, &network, values).await).await
-    })
-    .await
-}
-
-/// Takes the installation away, does something, and brings the installation back: whatever happens, the other tests need
-/// it.
-async fn while_away(client: &Client, something: impl AsyncFnOnce(&str) -> Result<()>) -> Result<()> {
-    let values = install::values().await?;
-    install::uninstall().await?;
-    let outcome = AssertUnwindSafe(something(&values)).catch_unwind().await;
-    install::install(&values).await?;
+/// Does something while there are no injectors, and brings them back whatever happens.
+async fn without_injectors(client: &Client, something: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    let replicas = install::scale(client, 0).await?;
+    let outcome = AssertUnwindSafe(something()).catch_unwind().await;
+    install::scale(client, replicas).await?;
     install::injectors_available(client).await?;
     outcome.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// Installs with these values, and sees the network grow by a third Geth.
-async fn grows_with(namespace: &Namespace, network: &Network, values: &str) -> Result<()> {
-    install::install(values).await?;
-    install::injectors_available(&namespace.client).await?;
-    grows(namespace, network).await
+/// What is to be seen while there are no injectors.
+async fn only_geths_wait(
+    namespace: &Namespace,
+    labelled: &Namespace,
+    network: &Network,
+    before: &Before,
+) -> Result<()> {
+    let refused = async |namespace: &Namespace, labels: Value, webhook: &str| {
+        wait::until("a new Geth is refused for want of an injector", wait::SOON, async || {
+            let message = refusal(namespace, &geth_pod(labels.clone(), json!({}))).await?;
+            ensure!(message.contains(webhook), "{message}");
+            Ok(())
+        })
+        .await
+    };
+    refused(namespace, json!({OPT_IN: "enabled"}), LABELLED_PODS).await?;
+    refused(labelled, json!({}), PODS_OF_LABELLED_NAMESPACES).await?;
+    is_untouched(namespace, &geth_pod(json!({}), json!({}))).await.context("a Geth that nobody wants peered")?;
+    is_untouched(labelled, &other_pod(json!({}))).await.context("a pod without Geth in a labelled namespace")?;
+
+    network.scale(namespace, 3).await?;
+    wait::until("the Events of the StatefulSet tell whom it waits for", wait::SOON, async || {
+        let events = namespace.api::<Event>().list(&ListParams::default()).await?.items;
+        let told = events.iter().any(|event| event.message.iter().any(|text| text.contains(LABELLED_PODS)));
+        ensure!(told, "not among {} Events", events.len());
+        Ok(())
+    })
+    .await?;
+    before.is_untouched(namespace, network).await
 }
 
-async fn grows(namespace: &Namespace, network: &Network) -> Result<()> {
-    network.scale(namespace, 3).await?;
-    mesh::full_and_registered(namespace, &network.selector(), 3).await.map(drop)
+/// Takes the network away, does what the README says, and looks for what is left.
+async fn is_removed(namespace: &Namespace, network: &Network) -> Result<()> {
+    network.delete(namespace).await?;
+    install::run("sh", &["-euc", removal()?], "").await?;
+    wait::until("nothing is left", wait::SOON, async || {
+        let found = away::objects_of_the_product(&namespace.client, &namespace.name).await?;
+        ensure!(found.is_empty(), "found {found:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// The commands which the README has for what an uninstall leaves: the last ones of their section.
+fn removal() -> Result<&'static str> {
+    let section = include_str!("../../README.md").split("\n## ").find(|text| text.starts_with(SECTION));
+    let block = section.and_then(|text| text.rsplit("```sh\n").next()?.split("```").next());
+    block.with_context(|| format!("the README has no commands under {SECTION:?}"))
 }
 
 /// What is to be seen while the product is not installed.
@@ -253,7 +294,7 @@ async fn uninstalled(namespace: &Namespace, network: &Network, before: Before) -
         format!("ServiceAccount {}/{NAME}", namespace.name),
     ];
     wait::until("the uninstall has left what is documented, and nothing else", wait::PODS, async || {
-        let found = objects_of_the_product(&namespace.client, &namespace.name).await?;
+        let found = away::objects_of_the_product(&namespace.client, &namespace.name).await?;
         ensure!(found == BTreeSet::from(kept.clone()), "found {found:?}");
         Ok(())
     })
@@ -263,66 +304,4 @@ async fn uninstalled(namespace: &Namespace, network: &Network, before: Before) -
     node::kill_and_await_restart(namespace, "geth-0", "geth").await?;
     mesh::full_and_registered(namespace, &network.selector(), 2).await.context("Geth killed after the uninstall")?;
     Ok(())
-}
-
-/// A peered network as it was before something happened to the injector.
-struct Before {
-    geths: Vec<Geth>,
-    restarts: BTreeMap<String, i32>,
-}
-
-impl Before {
-    /// Neither a container was restarted nor a link lost, not even for a moment.
-    async fn is_untouched(&self, namespace: &Namespace, network: &Network) -> Result<()> {
-        let restarts = pods::restarts(&pods::live(namespace, &network.selector()).await?);
-        for (container, count) in &self.restarts {
-            ensure!(restarts.get(container) == Some(count), "{container} was restarted");
-        }
-        for before in &self.geths {
-            let now = e2e::geth::ask(namespace, &namespace.api::<Pod>().get(&before.pod).await?).await?;
-            let kept = before.links.iter().all(|(key, ends)| now.links.get(key) == Some(ends));
-            ensure!(kept && before.key == now.key, "{before:?} became {now:?}");
-        }
-        Ok(())
-    }
-}
-
-async fn running_network(namespace: &Namespace) -> Result<(Network, Before)> {
-    let network = Network::of(2).labelled();
-    network.create(namespace).await?;
-    let geths = mesh::full_and_registered(namespace, &network.selector(), 2).await?;
-    let restarts = pods::restarts(&pods::live(namespace, &network.selector()).await?);
-    Ok((network, Before { geths, restarts }))
-}
-
-/// All objects of all kinds that bear the product's name, and whatever is left in the namespace of the release.
-async fn objects_of_the_product(client: &Client, of_network: &str) -> Result<BTreeSet<String>> {
-    // kind names nodes after the cluster; helm leaves namespaces to their makers; events are history; every namespace
-    // has its own account and root CA.
-    let foreign = |kind: &str, name: &str| {
-        matches!(kind, "Node" | "CSINode" | "Namespace" | "Event") || matches!(name, "default" | "kube-root-ca.crt")
-    };
-    let discovery = Discovery::new(client.clone()).run_aggregated().await?;
-    let mut found = BTreeSet::new();
-    for (resource, capabilities) in discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources) {
-        if !capabilities.supports_operation(verbs::LIST) {
-            continue;
-        }
-        let kind = &resource.kind;
-        for object in Api::<DynamicObject>::all_with(client.clone(), &resource).list(&ListParams::default()).await? {
-            let (name, namespace) = (object.name_any(), object.namespace());
-            let named = name.contains(NAME);
-            let ours = match namespace.as_deref() {
-                Some(RELEASE) => true,
-                Some(other) => named && other == of_network,
-                None => named,
-            };
-            if ours && !foreign(kind, &name) {
-                found.insert(
-                    namespace.map_or(format!("{kind} {name}"), |namespace| format!("{kind} {namespace}/{name}")),
-                );
-            }
-        }
-    }
-    Ok(found)
 }

@@ -1,15 +1,15 @@
 //! Is a pod that cannot be injected refused with a sentence that helps, and is everything else left alone?
 
-use anyhow::{Context, Result, bail, ensure};
-use e2e::admission::{dry_run, geth_pod, other_pod, refusal};
-use e2e::cluster::{NAME, Namespace, OPT_IN, in_namespace};
+use anyhow::{Context, Result, ensure};
+use e2e::admission::{dry_run, geth_pod, is_untouched, other_pod, refusal};
+use e2e::cluster::{NAME, OPT_IN, in_namespace};
 use e2e::{pods, wait};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::ResourceExt;
 use kube::api::ListParams;
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[tokio::test]
 async fn does_a_refusal_tell_what_is_wrong_and_what_to_write() -> Result<()> {
@@ -101,7 +101,7 @@ async fn does_a_dry_run_leave_nothing_behind() -> Result<()> {
 
 #[tokio::test]
 async fn is_a_pod_without_the_label_left_exactly_as_it_was() -> Result<()> {
-    in_namespace(async |namespace| untouched(namespace, &geth_pod(json!({"app": "geth"}), json!({}))).await).await
+    in_namespace(async |namespace| is_untouched(namespace, &geth_pod(json!({"app": "geth"}), json!({}))).await).await
 }
 
 #[tokio::test]
@@ -115,21 +115,10 @@ async fn are_others_in_a_labelled_namespace_left_exactly_as_they_were() -> Resul
             Ok(())
         })
         .await?;
-        untouched(namespace, &other_pod(json!({"app": "web"}))).await.context("a pod without Geth")?;
-        untouched(namespace, &geth_pod(json!({OPT_IN: "disabled"}), json!({}))).await.context("a Geth that opted out")
+        is_untouched(namespace, &other_pod(json!({"app": "web"}))).await.context("a pod without Geth")?;
+        is_untouched(namespace, &geth_pod(json!({OPT_IN: "disabled"}), json!({})))
+            .await
+            .context("a Geth that opted out")
     })
     .await
-}
-
-/// Whether the API server makes the same of a pod here as where the product never has a say.
-async fn untouched(namespace: &Namespace, pod: &Value) -> Result<()> {
-    let excluded = Namespace { client: namespace.client.clone(), name: "kube-system".into() };
-    let (here, there) = (dry_run(namespace, pod).await?, dry_run(&excluded, pod).await?);
-    for part in ["/spec", "/metadata/labels", "/metadata/annotations"] {
-        let (here, there) = (here.pointer(part), there.pointer(part));
-        if here != there {
-            bail!("{part} became {here:?} instead of {there:?}");
-        }
-    }
-    Ok(())
 }
