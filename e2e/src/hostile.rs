@@ -19,13 +19,22 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
-/// Calls `test` while every pod that is created in the namespace goes through `change`, after all webhooks whose
-/// configuration has a name that sorts before this one's.
+/// Where among other webhooks one stands; API servers call them by the names of their configurations.
+#[derive(Clone, Copy, Debug)]
+pub enum Order {
+    /// Before the product's.
+    Before,
+    /// After the product's.
+    After,
+}
+
+/// Calls `test` with the name of a webhook while every pod that is created in the namespace goes through its `change`.
 ///
 /// # Errors
 /// Those of `test`, and if the webhook cannot be served or configured.
 pub async fn with_webhook(
     namespace: &Namespace,
+    order: Order,
     change: fn(&Value) -> Vec<Value>,
     test: impl AsyncFnOnce(&str) -> Result<()>,
 ) -> Result<()> {
@@ -44,11 +53,15 @@ pub async fn with_webhook(
         Router::new().route("/", post(move |Json(review): Json<Value>| async move { Json(answer(&review, change)) }));
     let server = tokio::spawn(serve(listener, Arc::new(tls), router));
 
-    let name = format!("zz-{}", namespace.name);
+    let prefix = match order {
+        Order::Before => "aa",
+        Order::After => "zz",
+    };
+    let name = format!("{prefix}-{}", namespace.name);
     let configuration: MutatingWebhookConfiguration = serde_json::from_value(json!({
         "metadata": {"name": name},
         "webhooks": [{
-            "name": "zz.e2e.example", "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 5,
+            "name": format!("{prefix}.e2e.example"), "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 5,
             "clientConfig": {"url": url, "caBundle": BASE64.encode(certificate.pem())},
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}},
             "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
