@@ -3,7 +3,7 @@
 //! All shapes are members of one network, so every one of them has to peer with every other.
 
 use anyhow::{Context, Result, ensure};
-use e2e::cluster::{OPT_IN, in_namespace};
+use e2e::cluster::{NAME, OPT_IN, in_namespace};
 use e2e::network::{Network, create_genesis};
 use e2e::{geth, manifest, mesh, node, pods, registry, wait};
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -11,12 +11,16 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-const SHAPES: [&str; 4] = [
+const SHAPES: [&str; 5] = [
     include_str!("pods/shell.yaml"),
     include_str!("pods/script.yaml"),
     include_str!("pods/deployment.yaml"),
     include_str!("pods/ipcpath.yaml"),
+    include_str!("pods/kotal.yaml"),
 ];
+
+/// The shapes that have an account of their own, and that account.
+const ACCOUNTS: [(&str, &str); 3] = [("deployment", "operations"), ("shell", "execution"), ("kotal", "kotal")];
 
 #[tokio::test]
 async fn do_shells_scripts_own_accounts_claims_users_and_sockets_all_peer() -> Result<()> {
@@ -32,8 +36,12 @@ async fn do_shells_scripts_own_accounts_claims_users_and_sockets_all_peer() -> R
             let name = pod.name_any();
             ensure!(geths.iter().any(|geth| geth.pod == name), "{name} was replaced meanwhile");
             let account = pod.spec.and_then(|spec| spec.service_account_name).unwrap_or_default();
-            let kept = name.starts_with("deployment-") == (account == "operations");
-            ensure!(kept, "{name} runs as {account}: an account of the author's own is kept, the default one is not");
+            let own = ACCOUNTS.iter().find(|(shape, _)| name.starts_with(&format!("{shape}-")));
+            let expected = own.map_or(NAME, |(_, account)| account);
+            ensure!(
+                account == expected,
+                "{name} runs as {account}: an account of the author's own is kept, the default one is not"
+            );
         }
         Ok(())
     })
