@@ -1,12 +1,13 @@
 //! Does a person learn what only a person can put right, wherever they look?
 
 use anyhow::{Context, Result, ensure};
-use e2e::cluster::{Namespace, in_namespace};
+use e2e::admission::geth_pod;
+use e2e::cluster::{Namespace, OPT_IN, in_namespace};
 use e2e::network::Network;
-use e2e::{mesh, pods, wait};
+use e2e::{install, mesh, pods, wait};
 use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Three Geths need two peers each.
 const TOO_FEW: usize = 1;
@@ -88,6 +89,22 @@ async fn is_told_by_an_event(namespace: &Namespace, pod: &str, reason: &str, tol
         let message = event.message.as_deref().unwrap_or_default();
         ensure!(events.len() == 1 && event.type_.as_deref() == Some("Warning"), "{events:?}");
         ensure!(told.iter().all(|part| message.contains(part)), "{message}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn does_kubectl_show_what_an_annotation_fails_to_do_when_the_pod_is_created() -> Result<()> {
+    in_namespace(async |namespace| {
+        let mut pod = geth_pod(json!({OPT_IN: "enabled"}), json!({"geth-peering/max-peers": "7"}));
+        pod["spec"]["containers"][0]["args"] = json!(["--datadir=/data", "--maxpeers=25"]);
+        // kubectl prints the warnings of an API server, and goes on, unless told to fail.
+        let create = ["create", "--dry-run=server", "--warnings-as-errors", "--filename=-", "--namespace"];
+        let created = install::run("kubectl", &[&create[..], &[&namespace.name]].concat(), &pod.to_string()).await;
+        let said = created.err().context("kubectl was told of nothing")?.to_string();
+        let warning = "Warning: geth-peering: annotation geth-peering/max-peers=7 has no effect";
+        ensure!(said.contains(warning), "{said}");
         Ok(())
     })
     .await
