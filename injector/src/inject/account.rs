@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::annotations::AccountChoice;
 use super::patch::{Edit, Misshapen, place};
-use super::{Account, Lack};
 
 /// Name of the ServiceAccount that is made in every prepared namespace.
 pub const NAME: &str = "geth-peering";
