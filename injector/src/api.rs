@@ -68,9 +68,9 @@ impl ApiError {
         self.status().is_some_and(kube::core::Status::is_not_found)
     }
 
-    /// Whoever asks may not. Webhooks and quotas answer 403 as well; RBAC says which user cannot do what.
+    /// Whoever asks may not. Webhooks, quotas and Pod Security answer 403 as well.
     pub fn is_forbidden_by_rbac(&self) -> bool {
-        self.status().is_some_and(|status| status.code == 403 && status.message.contains("cannot"))
+        self.status().is_some_and(|status| status.code == 403 && says_rbac(&status.message))
     }
 
     /// Somebody else created the object first.
@@ -88,6 +88,14 @@ impl ApiError {
     pub fn is_failed_test(&self) -> bool {
         self.status().is_some_and(kube::core::Status::is_invalid)
     }
+}
+
+/// Whether these are the words for a missing right, `pods is forbidden: User "…" cannot create resource "pods" …`
+/// (apiserver `endpoints/handlers/responsewriters/errors.go`, `forbiddenMessage`). Others say of pods what those cannot be.
+fn says_rbac(message: &str) -> bool {
+    let rest = message.split_once("is forbidden: User \"").and_then(|(_, rest)| rest.split_once("\" cannot "));
+    let object = rest.and_then(|(_, rest)| rest.split_once(' ')).map(|(_verb, object)| object);
+    object.is_some_and(|object| object.starts_with("resource \""))
 }
 
 /// The message of the API server alone, without the dump of the whole status that kube appends.
@@ -137,4 +145,36 @@ pub fn steady<T: Send + 'static>(
             future::ready(event.inspect_err(|error| tracing::warn!(%error, "cannot watch {what}; trying again")).ok())
         })
         .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_a_missing_right_told_from_what_else_forbids_a_pod() {
+        let user = r#"User "system:serviceaccount:geth-peering:geth-peering-test" cannot"#;
+        for (message, expected) in [
+            (
+                format!(r#"pods is forbidden: {user} create resource "pods" in API group "" in the namespace "chain""#),
+                true,
+            ),
+            (
+                format!(
+                    r#"pods "a" is forbidden: {user} get resource "pods/proxy" in API group "" at the cluster scope"#
+                ),
+                true,
+            ),
+            (r#"admission webhook "policy.io" denied the request: pods cannot be privileged"#.to_owned(), false),
+            (r#"admission webhook "x" denied the request: resource "pods" cannot be created"#.to_owned(), false),
+            (r#"pods "a" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot"#.to_owned(), false),
+            (
+                r#"pods "a" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"#
+                    .to_owned(),
+                false,
+            ),
+        ] {
+            assert_eq!(says_rbac(&message), expected, "{message}");
+        }
+    }
 }

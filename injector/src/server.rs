@@ -40,8 +40,10 @@ pub const MAX_BODY: usize = 4 * 1024 * 1024;
 const REQUEST_DEADLINE: Duration = Duration::from_secs(4);
 /// How long a TLS handshake may take.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
-/// How long an HTTP/1.1 client may take to send the head of a request, and how long it may idle.
-const HEAD_DEADLINE: Duration = Duration::from_secs(60);
+/// How long an HTTP/1.1 client may idle and then take to send the head of a request; hyper does not tell these apart. Longer
+/// than the 90 s for which API servers keep what they do not use (`IdleConnTimeout` of Go's `http.DefaultTransport`): whoever
+/// closes a connection in the moment in which a client begins a request on it makes that fail, for Go repeats no POST.
+const HEAD_DEADLINE: Duration = Duration::from_secs(120);
 /// How often an idle HTTP/2 client is asked whether it is still there.
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long it may take to answer that.
@@ -56,8 +58,10 @@ const GRACE: Duration = Duration::from_secs(10);
 /// moment, which then fails (Go's HTTP/2 client: "use of closed network connection"). While a request is under way, the
 /// client finishes it and sends the next one elsewhere.
 const LAST_REQUEST: Duration = Duration::from_secs(5);
-/// How many connections may be open on one port, half of them from one address. An API server needs one or two.
-const MAX_CONNECTIONS: u32 = 512;
+/// How many connections may be open on one port, half of them from one address. API servers speak HTTP/1.1 to webhooks
+/// (apiserver `pkg/util/webhook/client.go`), so each review under way takes one: up to 600 of an API server
+/// (`--max-requests-inflight` 400 and `--max-mutating-requests-inflight` 200).
+const MAX_CONNECTIONS: u32 = 2048;
 /// How long accepting rests after a failure, which mostly is a want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -173,7 +177,7 @@ impl Bound {
         Self { max_age, ..self }
     }
 
-    /// Lets no more than `most` connections be open, half of them from one address; 512 unless told otherwise.
+    /// Lets no more than `most` connections be open, half of them from one address; 2,048 unless told otherwise.
     pub fn with_connections(self, most: u32) -> Self {
         Self { max_connections: most, ..self }
     }
