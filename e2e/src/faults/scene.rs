@@ -184,13 +184,12 @@ impl Progress {
         now
     }
 
-    /// The parts in the order of their times.
+    /// The parts that hold, in the order of their times.
     fn told(&self) -> String {
-        let mut parts = self.parts.borrow().clone();
-        parts.sort_by_key(|(_, time)| *time);
-        let told = |(part, time): (&str, Option<Duration>)| {
-            format!("{part} after {}", time.map_or("(never)".into(), |time| format!("{:.1} s", time.as_secs_f64())))
-        };
+        let parts = self.parts.borrow();
+        let mut parts: Vec<_> = parts.iter().filter_map(|(part, held)| Some(((*held)?, part))).collect();
+        parts.sort();
+        let told = |(held, part): (Duration, &&str)| format!("{part} after {:.1} s", held.as_secs_f64());
         parts.into_iter().map(told).collect::<Vec<_>>().join(", ")
     }
 }
@@ -248,10 +247,11 @@ mod tests {
         note("early", true);
         progress.parts.borrow_mut()[1].1 = Some(Duration::from_secs(5));
         note("early", true);
+        assert_eq!(progress.told(), "early after 5.0 s");
         note("late", true);
         assert_eq!(progress.told(), "early after 5.0 s, late after 60.0 s");
         note("early", false);
         note("early", true);
-        assert_eq!(progress.told(), "early after 60.0 s, late after 60.0 s");
+        assert_eq!(progress.told(), "late after 60.0 s, early after 60.0 s");
     }
 }
