@@ -114,13 +114,10 @@ impl Store {
     }
 
     async fn fresh(&self, material: &Material) -> Result<Secret, ApiError> {
-        let what = format!("read the Deployment {}", self.deployment);
-        let deployment = within(CALL_DEADLINE, what, self.deployments.get_opt(&self.deployment)).await?;
-        if deployment.is_none() {
-            tracing::warn!(deployment = %self.deployment, secret = %self.secret,
-                "no such Deployment: the Secret will have no owner and outlive an uninstall");
-        }
-        let owner = deployment.and_then(|deployment| deployment.owner_ref(&()));
+        // Where there is none, it was uninstalled and this process ends soon: what it made now would stay for ever.
+        let what = format!("read the Deployment {}, which the Secret is to belong to", self.deployment);
+        let deployment = within(CALL_DEADLINE, what, self.deployments.get(&self.deployment)).await?;
+        let owner = deployment.owner_ref(&());
         Ok(Secret {
             metadata: ObjectMeta {
                 name: Some(self.secret.clone()),

@@ -6,6 +6,7 @@ use fakes::apiserver::{ApiServer, Verb};
 use injector::tls::ca::{Leaf, Material, OVERLAP};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
@@ -51,6 +52,18 @@ async fn does_an_installation_need_nobody_to_make_certificates() {
     let expiry = replica.metric("geth_peering_injector_certificate_expiry_timestamp_seconds").await.unwrap();
     let day = Timestamp::now().as_second() as f64 + 24.0 * 3600.0;
     assert!((expiry - day).abs() < 3600.0, "{expiry}");
+}
+
+#[tokio::test]
+async fn is_no_authority_made_that_would_outlive_an_uninstall() {
+    let server = cluster();
+    let _replica = Replica::start(&server).await;
+    // As an uninstall goes: the Deployment, then what belonged to it, and only then the last injector.
+    server.delete::<Deployment>(OWN_NAMESPACE, SERVICE);
+    let asked = server.count(Verb::Get, "deployments");
+    server.delete::<Secret>(OWN_NAMESPACE, CA_SECRET);
+    until("a look for the Deployment", async || server.count(Verb::Get, "deployments") > asked + 1).await;
+    assert!(server.get::<Secret>(OWN_NAMESPACE, CA_SECRET).is_none());
 }
 
 #[tokio::test]
