@@ -26,8 +26,6 @@ struct Bench {
     peers: Vec<Peer>,
     /// Whether the own entry cannot be written.
     read_only: bool,
-    /// Which of the calls about a node fails, and whether Geth refuses it.
-    failing: BTreeMap<PublicKey, (usize, bool)>,
 }
 
 fn entry(node: u8, since: i64) -> Entry {
@@ -61,7 +59,6 @@ impl Bench {
             data: BTreeMap::new(),
             peers: Vec::new(),
             read_only: false,
-            failing: BTreeMap::new(),
         };
         bench.planner.geth_connected(true);
         bench.register(1, 1000);
@@ -104,7 +101,7 @@ impl Bench {
         let plan = self.plan();
         for action in &plan.actions {
             let outcome = match action.clone() {
-                Action::Tell { key, calls } => self.tell(key, calls),
+                Action::Tell { key, calls } => Outcome::Told { key, accepted: calls, failure: None },
                 Action::Assert(_) if self.read_only => Outcome::Wrote { ok: false },
                 Action::Assert(entry) => {
                     self.data.insert("geth-1".into(), entry.to_value());
@@ -130,18 +127,6 @@ impl Bench {
             self.planner.note(outcome, self.now, &mut self.rng);
         }
         plan.actions
-    }
-
-    /// What comes of calls that Geth is to be told.
-    fn tell(&self, key: PublicKey, mut calls: Vec<Call>) -> Outcome {
-        let failure = self.failing.get(&key).and_then(|(at, refused)| {
-            let call = *calls.get(*at)?;
-            Some(Failure { call, error: "no".into(), refused: *refused })
-        });
-        if let Some(at) = self.failing.get(&key).map(|(at, _)| *at) {
-            calls.truncate(at);
-        }
-        Outcome::Told { key, accepted: calls, failure }
     }
 
     /// The calls planned, once the order has settled.
