@@ -92,6 +92,11 @@ const OLDER: &[Known] = &[
     ("", "/protocols/eth/difficulty", "later ones tell nothing of difficulty"),
     ("@:30303", "/error", "it looks host names up at once, and there is none of no letters"),
     ("@:30303", "/result", "the same"),
+    (
+        "other-",
+        "/reasons of both",
+        "either end may be the first to hang up on a stranger, and the other then says so too",
+    ),
 ];
 
 /// Makes sure that a script brings the same to light on real Geths and on fakes, but for differences that are known.
