@@ -29,7 +29,7 @@ help: ## this list
 demo: ## five Geths of an ordinary StatefulSet become a full mesh, from nothing
 	@MAKE="$(MAKE)" e2e/demo
 
-test: ## every test there is; ends with counts (a quarter of an hour with warm caches)
+test: ## every test there is; ends with counts (half an hour with warm caches)
 	@MAKE="$(MAKE)" e2e/count lint unit e2e
 
 unit: ## the tests that need no cluster
