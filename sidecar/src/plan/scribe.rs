@@ -4,6 +4,10 @@
 //! there is no list. So one sidecar of this kind puts onto it whoever has an entry, and
 //! takes from it whoever is gone. Each works out alone whether it is the one: two at
 //! once for a moment do no harm, because a write takes effect only on the list it was made for.
+//!
+//! A scribe that was restarted has not seen the entries that went meanwhile, and cannot tell
+//! their enodes on the list from those of earlier sidecars. So whoever has seen them takes
+//! them off the list in its place, after it had time to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,7 +18,8 @@ use super::membership::Link;
 use super::pace::Pace;
 use super::records::SILENCE;
 use super::{Action, LinkState, Now, Own, Plan, Situation, is_up, jittered};
-use crate::enode::Enode;
+use crate::enode::{Enode, PublicKey};
+use crate::geth::Peer;
 use crate::registry::entry::Entry;
 use crate::registry::list::{Element, NodeList};
 use crate::registry::view::View;
@@ -22,6 +27,9 @@ use crate::registry::view::View;
 /// How long what is to be changed has to stay the same before it is, spread over half
 /// as much again: most changes come in swarms.
 const SETTLE: Duration = Duration::from_secs(1);
+/// The same for those that are not the scribe, spread over as much again: the scribe, if
+/// it knows, is faster, and of the others only one need write.
+const SETTLE_FOR_SCRIBE: Duration = Duration::from_secs(5);
 
 /// What this sidecar remembers about the list of static nodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -70,11 +78,30 @@ impl Scribe {
         self.entries.contains_key(enode)
     }
 
+    /// Whether the scribe leaves an element on the list.
+    fn scribe_leaves(&self, element: &Element, known: &Known<'_>, now: Now) -> bool {
+        // What cannot be judged stays, but what is no text nobody can read.
+        let Some(enode) = element.plain() else { return !element.text.is_empty() };
+        match known.owned.get(&enode.key) {
+            Some(enodes) => enodes.contains(&enode),
+            None if known.is_peer(&enode) => true,
+            None if self.is_departed(&enode) => false,
+            None => self.silent.get(&enode).is_none_or(|since| now.elapsed < *since + SILENCE),
+        }
+    }
+
+    /// Whether any other leaves it there: as little as the scribe what is no text, and not the enode of an entry that this one saw go.
+    fn others_leave(&self, element: &Element, known: &Known<'_>) -> bool {
+        let Some(enode) = element.plain() else { return !element.text.is_empty() };
+        known.owned.contains_key(&enode.key) || known.is_peer(&enode) || !self.is_departed(&enode)
+    }
+
     pub(super) fn wrote(&mut self, ok: bool, now: Now, rng: &mut impl Rng) {
         self.pace.ended(ok, now, rng);
     }
 
-    /// Adds what is to be done about the list to `plan`, if this sidecar is the scribe.
+    /// Adds what is to be done about the list to `plan`: by the scribe all, by any other only
+    /// what a scribe may be unable to know.
     pub(super) fn plan(
         &mut self,
         situation: &Situation<'_>,
@@ -88,27 +115,15 @@ impl Scribe {
         else {
             return;
         };
-        let Some(linked) = linked(situation.pod, registry, links) else { return };
-
         let list = registry.static_nodes();
-        let owned: BTreeMap<_, BTreeSet<_>> = registry.entries().map(|(_, entry)| entry).chain([own]).fold(
-            BTreeMap::new(),
-            |mut owned: BTreeMap<_, BTreeSet<_>>, entry| {
-                owned.entry(entry.enode.key).or_default().insert(entry.enode);
-                owned
-            },
-        );
-        let stays = |element: &&Element| {
-            // What cannot be judged stays, but what is no text nobody can read.
-            let Some(enode) = element.plain() else { return !element.text.is_empty() };
-            match owned.get(&enode.key) {
-                Some(enodes) => enodes.contains(&enode),
-                None if peers.iter().any(|peer| peer.key == enode.key) => true,
-                None if self.is_departed(&enode) => false,
-                None => self.silent.get(&enode).is_none_or(|since| now.elapsed < *since + SILENCE),
-            }
+        let linked = linked(situation.pod, registry, links);
+        let is_scribe = linked.is_some();
+        let known = Known::new(own, registry, peers);
+        let stays = |element: &&Element| match is_scribe {
+            true => self.scribe_leaves(element, &known, now),
+            false => self.others_leave(element, &known),
         };
-        if let Some(since) = self.silent.values().filter(|since| now.elapsed < **since + SILENCE).min() {
+        if let Some(since) = self.silent.values().filter(|since| is_scribe && now.elapsed < **since + SILENCE).min() {
             plan.wake_at(*since + SILENCE);
         }
         let (mut kept, lost): (Vec<&Element>, Vec<_>) = list.into_iter().flat_map(NodeList::iter).partition(stays);
@@ -117,18 +132,19 @@ impl Scribe {
             Some(enode) => nodes.insert(enode),
             None => texts.insert(element.text.as_str()),
         });
-        let added = linked.into_iter().map(|entry| entry.enode).chain([own.enode]);
+        let added = linked.map(|linked| linked.into_iter().map(|entry| entry.enode).chain([own.enode]));
         let change = Change {
-            anew: list.is_none_or(|list| list.elements.is_err()),
+            anew: is_scribe && list.is_none_or(|list| list.elements.is_err()),
             taken_out: lost.into_iter().map(|element| element.text.clone()).collect(),
-            added: added.filter(|enode| !nodes.contains(enode)).collect(),
+            added: added.into_iter().flatten().filter(|enode| !nodes.contains(enode)).collect(),
         };
         if change == Change::default() {
             return;
         }
         let at = match due {
             Some((before, at)) if before == change => at,
-            _ => now.elapsed + jittered(SETTLE, SETTLE / 2, rng),
+            _ if is_scribe => now.elapsed + jittered(SETTLE, SETTLE / 2, rng),
+            _ => now.elapsed + jittered(SETTLE_FOR_SCRIBE, SETTLE_FOR_SCRIBE, rng),
         };
         let written = kept.iter().map(|element| element.text.clone());
         let value: Vec<String> = written.chain(change.added.iter().map(Enode::to_string)).collect();
@@ -145,6 +161,28 @@ impl Scribe {
             // A list of texts always serializes.
             value: serde_json::to_string(&value).unwrap_or_else(|_| "[]".into()),
         });
+    }
+}
+
+/// What the enodes on the list are judged by.
+struct Known<'a> {
+    /// Those of entries and the own one, by their keys.
+    owned: BTreeMap<PublicKey, BTreeSet<Enode>>,
+    peers: &'a [Peer],
+}
+
+impl<'a> Known<'a> {
+    fn new(own: &Entry, registry: &View, peers: &'a [Peer]) -> Self {
+        let mut owned = BTreeMap::<_, BTreeSet<_>>::new();
+        for enode in registry.entries().map(|(_, entry)| entry.enode).chain([own.enode]) {
+            owned.entry(enode.key).or_default().insert(enode);
+        }
+        Self { owned, peers }
+    }
+
+    /// Whether Geth is connected to it, if only for a handshake.
+    fn is_peer(&self, enode: &Enode) -> bool {
+        self.peers.iter().any(|peer| peer.key == enode.key)
     }
 }
 

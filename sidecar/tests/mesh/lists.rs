@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use sidecar::registry::list::{EXTERNAL_NODES, STATIC_NODES};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::network::{NAME, NAMESPACE, Network, PodUnderTest};
 
@@ -198,6 +198,36 @@ async fn is_the_list_kept_by_the_next_pod_when_the_first_is_gone() {
     drop(first.sidecar);
     network.server.delete::<Pod>(NAMESPACE, "geth-0");
     network.listed(&geths(&pods, &[])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn is_a_node_key_that_went_while_the_keeper_of_the_list_was_down_missed_by_nobody() {
+    let network = Network::new();
+    let mut pods = network.start_many(3);
+    network.mesh(3).await;
+    network.listed(&geths(&pods, &[])).await;
+    // The first pod's sidecar is killed, and comes back when another pod has long had its new node key.
+    let uid = network.entry(0).unwrap().pod_uid.unwrap();
+    let PodUnderTest { number, geth, sidecar } = pods.remove(0);
+    drop(sidecar);
+    let mut moved = pods.remove(1);
+    moved.geth.stop(Stop::Kill).await;
+    drop(moved.sidecar);
+    let key = fakes::geth::key(102);
+    let config = fakes::geth::Config { ip: [10, 9, 9, 2].into(), key: key.clone(), ..network.geth_config(2) };
+    pods.push(network.start_with(2, config));
+    network.until("the new entry", || network.entry(2).is_some_and(|entry| entry.enode.key.to_string() == key)).await;
+    let again = network.start_sidecar(&geth.config(), 0, &uid);
+    pods.insert(0, PodUnderTest { number, geth, sidecar: again });
+    let back = Instant::now();
+    network.listed(&geths(&pods, &[])).await;
+    network.mesh(3).await;
+    let wanted = || pods.iter().all(|pod| pod.sidecar.status.borrow().wanted == 2);
+    network.until("nobody wants the old key", wanted).await;
+    assert!(
+        back.elapsed() < Duration::from_secs(60),
+        "not only after the minutes in which an earlier sidecar may be silent"
+    );
 }
 
 #[tokio::test(start_paused = true)]

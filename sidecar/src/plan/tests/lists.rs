@@ -86,6 +86,26 @@ fn is_only_the_first_pod_that_is_linked_the_scribe() {
 }
 
 #[test]
+fn is_the_enode_of_an_entry_that_is_gone_taken_from_the_list_though_the_scribe_never_saw_it() {
+    let mut bench = Bench::new();
+    bench.put("geth-0", entry(2, 1000).to_value()).register(1, 1000).register(3, 900);
+    bench.peers = vec![peer(2, Eth::Up, true), peer(3, Eth::Up, true)];
+    // Node 9 is an earlier sidecar's, and 3 was restarted with another node key.
+    bench.put(STATIC_NODES, format!("[\"{}\",\"{}\",\"{}\"]", at(2), at(3), at(9))).act();
+    bench.data.insert("geth-3".into(), entry(4, 1100).to_value());
+    for _ in 0..20 {
+        assert_eq!(writes(&bench.pass(SECOND).act()), 0, "it is still connected");
+    }
+    bench.peers = vec![peer(2, Eth::Up, true), peer(4, Eth::Up, true)];
+    bench.act();
+    let written: usize = (0..4).map(|_| writes(&bench.pass(SECOND).act())).sum();
+    assert_eq!(written, 0, "the scribe comes first");
+    let written: usize = (0..8).map(|_| writes(&bench.pass(SECOND).act())).sum();
+    assert_eq!(written, 1);
+    assert_eq!(bench.data[STATIC_NODES], list(&[2, 9]), "all else is the scribe's");
+}
+
+#[test]
 fn is_nothing_written_about_others_while_the_own_geth_does_not_answer() {
     let mut bench = Bench::new();
     bench.put(STATIC_NODES, list(&[7]));
