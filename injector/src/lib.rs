@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod audit;
+mod bodies;
 pub mod check;
 pub mod cli;
 pub mod config;

@@ -6,12 +6,13 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::body::Body;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -25,16 +26,13 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::bodies::{Bodies, Unread};
 use crate::connections::Connections;
 use crate::handler::{Unanswered, Webhook};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::tls::resolver::Resolver;
 
-/// The largest request body. API servers take objects of up to 3 MiB (apiserver `server/config.go`,
-/// `MaxRequestBodyBytes`). The review of an update holds two, but of objects that large etcd stores none
-/// (`--max-request-bytes`, 1.5 MiB).
-pub const MAX_BODY: usize = 4 * 1024 * 1024;
 /// Every request is answered within this, whoever else is waited for: the API server waits for 5 s, unless the chart's value says otherwise, and an
 /// answer in words helps more than its own "context deadline exceeded".
 const REQUEST_DEADLINE: Duration = Duration::from_secs(4);
@@ -52,12 +50,15 @@ const PING_DEADLINE: Duration = Duration::from_secs(10);
 const MAX_AGE: Duration = Duration::from_secs(600);
 /// How long requests that are under way may take to end once their client was told to go; longer than [`REQUEST_DEADLINE`].
 const GRACE: Duration = Duration::from_secs(10);
-/// How long a connection that has to end waits for one more request to end with.
+/// How long a connection waits for one more request to end with when the process stops.
 ///
 /// A client that is told to go while its connection is idle closes it at once, and may have begun a request on it in that
 /// moment, which then fails (Go's HTTP/2 client: "use of closed network connection"). While a request is under way, the
 /// client finishes it and sends the next one elsewhere.
 const LAST_REQUEST: Duration = Duration::from_secs(5);
+/// The same for a connection that is too old, which nothing hurries: longer than the 90 s after which an API server closes
+/// by itself what it does not use (see [`HEAD_DEADLINE`]).
+const LAST_REQUEST_OF_OLD: Duration = Duration::from_secs(100);
 /// How many connections may be open on one port, half of them from one address. API servers speak HTTP/1.1 to webhooks
 /// (apiserver `pkg/util/webhook/client.go`), so each review under way takes one: up to 600 of an API server
 /// (`--max-requests-inflight` 400 and `--max-mutating-requests-inflight` 200).
@@ -70,17 +71,25 @@ pub fn router(webhook: Arc<Webhook>) -> Router {
     Router::new()
         .route("/mutate/pods", post(mutate_pods))
         .route("/mutate/workloads", post(mutate_workloads))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn(answer_in_time))
-        .with_state(webhook)
+        .with_state(Shared { webhook, bodies: Bodies::new() })
 }
 
-async fn mutate_pods(State(webhook): State<Arc<Webhook>>, body: Bytes) -> Response {
-    answer(webhook.mutate_pods(&body).await)
+/// What all requests share.
+#[derive(Clone)]
+struct Shared {
+    webhook: Arc<Webhook>,
+    bodies: Bodies,
 }
 
-async fn mutate_workloads(State(webhook): State<Arc<Webhook>>, body: Bytes) -> Response {
-    answer(webhook.mutate_workloads(&body))
+async fn mutate_pods(State(Shared { webhook, bodies }): State<Shared>, body: Body) -> Result<Response, Unread> {
+    let body = bodies.read(body).await?;
+    Ok(answer(webhook.mutate_pods(&body.bytes).await))
+}
+
+async fn mutate_workloads(State(Shared { webhook, bodies }): State<Shared>, body: Body) -> Result<Response, Unread> {
+    let body = bodies.read(body).await?;
+    Ok(answer(webhook.mutate_workloads(&body.bytes)))
 }
 
 fn answer(result: Result<Vec<u8>, Unanswered>) -> Response {
@@ -155,8 +164,17 @@ async fn certificate(State(inside): State<Arc<Inside>>) -> String {
 pub struct Bound {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    max_age: Duration,
+    ages: Ages,
     max_connections: u32,
+}
+
+/// When connections end.
+#[derive(Debug, Clone, Copy)]
+struct Ages {
+    /// So old one may become.
+    most: Duration,
+    /// So long one that is as old waits for a request to end with.
+    last_request: Duration,
 }
 
 impl Bound {
@@ -169,12 +187,14 @@ impl Bound {
         let both = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
         let listener = TcpListener::bind(&both[..]).await.with_context(|| format!("cannot listen on port {port}"))?;
         let tls = tls.map(TlsAcceptor::from);
-        Ok(Self { listener, tls, max_age: MAX_AGE, max_connections: MAX_CONNECTIONS })
+        let ages = Ages { most: MAX_AGE, last_request: LAST_REQUEST_OF_OLD };
+        Ok(Self { listener, tls, ages, max_connections: MAX_CONNECTIONS })
     }
 
-    /// Lets no connection last longer than `max_age` and a little grace; 10 minutes unless told otherwise.
-    pub fn with_max_age(self, max_age: Duration) -> Self {
-        Self { max_age, ..self }
+    /// Ends connections that are older than `most` with the next request on them, or after `last_request` without one;
+    /// 10 minutes and 100 s unless told otherwise.
+    pub fn with_ages(self, most: Duration, last_request: Duration) -> Self {
+        Self { ages: Ages { most, last_request }, ..self }
     }
 
     /// Lets no more than `most` connections be open, half of them from one address; 2,048 unless told otherwise.
@@ -193,7 +213,7 @@ impl Bound {
     /// Serves `router` until `stop`; then tells every client to go (HTTP/2: GOAWAY, HTTP/1.1: Connection: close), and
     /// gives requests that are under way up to `drain` to finish.
     pub async fn serve(self, router: Router, stop: CancellationToken, drain: Duration) {
-        let Self { listener, tls, max_age, max_connections } = self;
+        let Self { listener, tls, ages, max_connections } = self;
         let connections = Connections::new(max_connections);
         let accepting = async {
             // Never closed, so there is always room to come.
@@ -203,7 +223,7 @@ impl Bound {
                         let Some(taken) = connections.take(place, source.ip()) else { continue };
                         let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
                         tokio::spawn(async move {
-                            connection(stream, tls, router, max_age, stop).await;
+                            connection(stream, tls, router, ages, stop).await;
                             drop(taken);
                         });
                     }
@@ -225,22 +245,47 @@ impl Bound {
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    tls: Option<TlsAcceptor>,
-    router: Router,
-    max_age: Duration,
-    stop: CancellationToken,
-) {
+/// How a connection that has to end waits for its last request.
+#[derive(Debug, Default)]
+struct Leave {
+    is_due: AtomicBool,
+    asked: Notify,
+}
+
+impl Leave {
+    /// Waits for a request, up to `patience`.
+    async fn last_request(&self, patience: Duration) {
+        self.is_due.store(true, Ordering::Relaxed);
+        let _either_is_the_end = tokio::time::timeout(patience, self.asked.notified()).await;
+    }
+
+    /// A request has come. Lets who waits for it act first: most are answered without a pause, and the client of one that
+    /// was answered is idle again.
+    async fn asked(&self) {
+        if self.is_due.load(Ordering::Relaxed) {
+            self.asked.notify_waiters();
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, ages: Ages, stop: CancellationToken) {
     // Answers are small and wanted at once.
     let _best_effort = stream.set_nodelay(true);
+    let leave = Arc::new(Leave::default());
     let end = async {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = tokio::time::sleep(max_age) => {}
+            () = tokio::time::sleep(ages.most) => {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = leave.last_request(ages.last_request) => return,
+                }
+            }
         }
+        leave.last_request(LAST_REQUEST).await;
     };
-    let Some(tls) = tls else { return http(stream, false, router, end).await };
+    let Some(tls) = tls else { return http(stream, false, router, &leave, end).await };
     let handshake = tokio::time::timeout(HANDSHAKE_DEADLINE, tls.accept(stream));
     let shaken = tokio::select! {
         shaken = handshake => shaken,
@@ -250,7 +295,7 @@ async fn connection(
     match shaken {
         Ok(Ok(stream)) => {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            http(stream, is_http2, router, end).await;
+            http(stream, is_http2, router, &leave, end).await;
         }
         // Port scanners and probes of load balancers do this all day.
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
@@ -264,31 +309,30 @@ async fn http(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     http2: bool,
     router: Router,
+    leave: &Arc<Leave>,
     end: impl Future<Output = ()>,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_DEADLINE);
     let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
-    let asked = Arc::new(Notify::new());
-    let asking = asked.clone();
-    let router = router.layer(middleware::map_request(move |request: Request| {
-        asking.notify_waiters();
-        std::future::ready(request)
+    let left = leave.clone();
+    let router = router.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let left = left.clone();
+        async move {
+            left.asked().await;
+            next.run(request).await
+        }
     }));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
     let ended = tokio::select! {
-        ended = connection.as_mut() => Ok(ended),
+        // In this order, so that the client is told to go before the last request is answered.
+        biased;
         () = end => {
-            let last_request = tokio::time::timeout(LAST_REQUEST, asked.notified());
-            tokio::select! {
-                ended = connection.as_mut() => Ok(ended),
-                _ = last_request => {
-                    connection.as_mut().graceful_shutdown();
-                    tokio::time::timeout(GRACE, connection).await
-                }
-            }
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(GRACE, connection).await
         }
+        ended = connection.as_mut() => Ok(ended),
     };
     match ended {
         Ok(Ok(())) => {}

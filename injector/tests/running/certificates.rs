@@ -9,6 +9,8 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::*;
 
@@ -199,4 +201,43 @@ async fn does_a_new_certificate_leave_open_connections_alone() {
     assert_eq!(open.post("/", "").await.1, "here", "the open connection goes on");
     assert!(connect(address, &old.bundle(), b"h2").await.is_err(), "new ones get the new certificate");
     assert!(connect(address, &new.bundle(), b"h2").await.is_ok());
+}
+
+#[tokio::test]
+async fn is_tls_1_2_spoken_and_1_3_and_nothing_older() {
+    let server = cluster();
+    let replica = Replica::start(&server).await;
+    let bundle = bundle(&server).unwrap();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let stream = connect_with(replica.https, &bundle, b"http/1.1", &[version]).await.unwrap();
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
+    }
+
+    // Hellos of two clients that differ in nothing but the latest version they know (RFC 5246, 7.4.1.2): TLS 1.2 and 1.1.
+    for (minor, expected) in [(3, HANDSHAKE), (2, ALERT)] {
+        let mut old = TcpStream::connect(replica.https).await.unwrap();
+        old.write_all(&hello(minor)).await.unwrap();
+        let mut kind = [0];
+        soon("an answer", old.read_exact(&mut kind)).await.unwrap();
+        assert_eq!(kind[0], expected, "3.{minor}");
+    }
+}
+
+/// The type of a TLS record (RFC 5246, 6.2.1).
+const ALERT: u8 = 21;
+/// Another one.
+const HANDSHAKE: u8 = 22;
+
+/// The first record of a client that knows versions up to 3.`minor`: `TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256`, no
+/// compression, and the extensions for P-256 and ECDSA with SHA-256.
+fn hello(minor: u8) -> Vec<u8> {
+    let groups = [0, 10, 0, 4, 0, 2, 0, 23];
+    let points = [0, 11, 0, 2, 1, 0];
+    let signatures = [0, 13, 0, 4, 0, 2, 4, 3];
+    let extensions = [&groups[..], &points, &signatures].concat();
+    let length = |part: &[u8]| u8::try_from(part.len()).unwrap();
+    let body = [&[3, minor][..], &[7; 32], &[0], &[0, 2, 0xc0, 0x2b], &[1, 0], &[0, length(&extensions)], &extensions];
+    let body = body.concat();
+    let handshake = [&[1, 0, 0, length(&body)][..], &body].concat();
+    [&[HANDSHAKE, 3, 1, 0, length(&handshake)][..], &handshake].concat()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use fakes::apiserver::Verb;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::client::TlsStream;
@@ -141,7 +141,8 @@ async fn does_an_old_connection_end_once_what_was_asked_on_it_is_answered() {
         "here"
     };
     let router = axum::Router::new().route("/", axum::routing::get(answer));
-    let bound = injector::server::Bound::bind(0, None).await.unwrap().with_max_age(Duration::from_millis(100));
+    let (most, last_request) = (Duration::from_millis(100), Duration::from_millis(100));
+    let bound = injector::server::Bound::bind(0, None).await.unwrap().with_ages(most, last_request);
     let address = local(bound.address().unwrap());
     tokio::spawn(bound.serve(router, CancellationToken::new(), Duration::ZERO));
 
@@ -157,6 +158,33 @@ async fn does_an_old_connection_end_once_what_was_asked_on_it_is_answered() {
     gate.add_permits(1);
     soon("the end of the other", busy.read_to_string(&mut text)).await.unwrap();
     assert!(text.starts_with("HTTP/1.1 200 OK") && text.ends_with("here"), "{text}");
+}
+
+#[tokio::test]
+async fn does_a_connection_that_grew_old_while_idle_end_with_an_answer_and_not_under_a_request() {
+    let router = axum::Router::new().route("/", axum::routing::get(|| async { "here" }));
+    let bound = injector::server::Bound::bind(0, None).await.unwrap();
+    let bound = bound.with_ages(Duration::ZERO, Duration::from_secs(3600));
+    let address = local(bound.address().unwrap());
+    tokio::spawn(bound.serve(router, CancellationToken::new(), Duration::ZERO));
+
+    let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
+    let told_to_go = async {
+        loop {
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                assert_ne!(stream.read_line(&mut head).await.unwrap(), 0, "it ends without an answer: {head}");
+            }
+            assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+            stream.read_exact(&mut [0; "here".len()]).await.unwrap();
+            if head.contains("connection: close") {
+                return;
+            }
+        }
+    };
+    soon("an answer that tells to go", told_to_go).await;
+    assert_eq!(soon("the end", stream.read(&mut [0])).await.unwrap(), 0);
 }
 
 #[tokio::test]

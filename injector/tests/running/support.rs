@@ -217,12 +217,22 @@ impl Replica {
 
 /// Connects to `address` as an API server that trusts `bundle`.
 pub(crate) async fn connect(address: SocketAddr, bundle: &str, alpn: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_with(address, bundle, alpn, rustls::DEFAULT_VERSIONS).await
+}
+
+/// The same by one that speaks only these versions of TLS.
+pub(crate) async fn connect_with(
+    address: SocketAddr,
+    bundle: &str,
+    alpn: &[u8],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
         roots.add(certificate.unwrap()).unwrap();
     }
     let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
