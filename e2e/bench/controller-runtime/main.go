@@ -70,7 +70,7 @@ func (i *injector) Handle(ctx context.Context, request admission.Request) admiss
 		logger.Info("decided", "decision", "no-geth-container")
 		return admission.Denied("no container of this pod runs Geth")
 	}
-	i.inject(pod, &pod.Spec.Containers[geth], request.Namespace)
+	i.inject(pod, &pod.Spec.Containers[geth])
 	marshaled, err := json.Marshal(pod)
 	if err != nil {
 		return admission.Errored(http.StatusInternalServerError, err)
@@ -79,7 +79,7 @@ func (i *injector) Handle(ctx context.Context, request admission.Request) admiss
 	return admission.PatchResponseFromRaw(request.Object.Raw, marshaled)
 }
 
-func (i *injector) inject(pod *corev1.Pod, geth *corev1.Container, namespace string) {
+func (i *injector) inject(pod *corev1.Pod, geth *corev1.Container) {
 	pod.Spec.Volumes = append(pod.Spec.Volumes, ipcSocket(), token())
 	geth.VolumeMounts = append(geth.VolumeMounts, corev1.VolumeMount{Name: ipcVolume, MountPath: ipcDir})
 	geth.Env = append(geth.Env,
@@ -87,7 +87,7 @@ func (i *injector) inject(pod *corev1.Pod, geth *corev1.Container, namespace str
 		corev1.EnvVar{Name: "GETH_NAT", Value: "extip:$(POD_IP)"},
 		corev1.EnvVar{Name: "GETH_IPCPATH", Value: ipcPath},
 	)
-	pod.Spec.InitContainers = append(pod.Spec.InitContainers, i.sidecar(namespace))
+	pod.Spec.InitContainers = append(pod.Spec.InitContainers, i.sidecar())
 	pod.Spec.ServiceAccountName = name
 	pod.Spec.DeprecatedServiceAccount = name
 	pod.Spec.EnableServiceLinks = new(bool)
@@ -97,7 +97,7 @@ func (i *injector) inject(pod *corev1.Pod, geth *corev1.Container, namespace str
 	pod.Annotations[annotation] = version
 }
 
-func (i *injector) sidecar(namespace string) corev1.Container {
+func (i *injector) sidecar() corev1.Container {
 	always := corev1.ContainerRestartPolicyAlways
 	user, no, yes := int64(0), false, true
 	return corev1.Container{
@@ -109,7 +109,7 @@ func (i *injector) sidecar(namespace string) corev1.Container {
 			{Name: "LOGGING", Value: "INFO"},
 			{Name: "IPC_PATH", Value: ipcPath},
 			{Name: "CONFIGMAP_NAME", Value: name},
-			{Name: "NAMESPACE", Value: namespace},
+			fromField("NAMESPACE", "metadata.namespace"),
 			fromField("PEERING_POD_NAME", "metadata.name"),
 			fromField("PEERING_POD_UID", "metadata.uid"),
 			fromField("PEERING_POD_IP", "status.podIP"),

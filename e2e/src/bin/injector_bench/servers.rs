@@ -115,21 +115,25 @@ impl Program {
 
     fn arguments(&self, world: &World, port: u16) -> Result<Vec<String>> {
         let flags = |pairs: &[(&str, &str)]| pairs.iter().map(|(flag, value)| format!("--{flag}={value}")).collect();
+        let command = |name: &str, flags: Vec<String>| [vec![name.to_owned()], flags].concat();
         let folder = |file: &str| world.folder().join(file).display().to_string();
         let (port, other) = (port.to_string(), free_port()?.to_string());
         Ok(match self.kind {
-            Kind::Injector => flags(&[
-                ("namespace", OWN_NAMESPACE),
-                ("pod-name", "geth-peering-injector-0"),
-                ("deployment", SERVICE),
-                ("service", SERVICE),
-                ("webhook-configuration", CONFIGURATION),
-                ("ca-secret", "geth-peering-ca"),
-                ("sidecar-role", "geth-peering-sidecar"),
-                ("sidecar-image", "geth-peering/sidecar:0.1.0"),
-                ("https-port", &port),
-                ("http-port", &other),
-            ]),
+            Kind::Injector => command(
+                "serve",
+                flags(&[
+                    ("namespace", OWN_NAMESPACE),
+                    ("pod-name", "geth-peering-injector-0"),
+                    ("deployment", SERVICE),
+                    ("service", SERVICE),
+                    ("webhook-configuration", CONFIGURATION),
+                    ("ca-secret", "geth-peering-ca"),
+                    ("sidecar-role", "geth-peering-sidecar"),
+                    ("sidecar-image", "geth-peering/sidecar:0.1.0"),
+                    ("https-port", &port),
+                    ("http-port", &other),
+                ]),
+            ),
             Kind::ControllerRuntime => flags(&[("port", &port), ("cert-dir", &folder(""))]),
             Kind::EksPodIdentity => flags(&[
                 ("in-cluster", "false"),
@@ -199,4 +203,19 @@ fn end_of(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(10)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn does_the_injector_take_what_it_is_told_here() {
+        let world = World::new().await.unwrap();
+        let arguments = Program { kind: Kind::Injector, file: PathBuf::new() }.arguments(&world, 8443).unwrap();
+        let told = ["injector".to_owned()].into_iter().chain(arguments);
+        let cli = <injector::cli::Cli as clap::Parser>::try_parse_from(told).unwrap_or_else(|error| panic!("{error}"));
+        let injector::cli::Command::Serve(args) = cli.command else { panic!("it is not told to serve") };
+        assert!(args.check().is_ok());
+    }
 }
