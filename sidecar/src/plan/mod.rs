@@ -111,8 +111,8 @@ pub enum Action {
         /// The value that was judged.
         value: String,
     },
-    /// Write the list of static nodes, which this sidecar keeps for all, if nobody else has
-    /// meanwhile.
+    /// Write the list of static nodes, which one keeps for all and the others mend, if nobody
+    /// else has meanwhile.
     WriteList {
         /// The value that it has now; `None` if there is no list.
         old: Option<String>,

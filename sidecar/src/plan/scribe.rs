@@ -59,7 +59,9 @@ impl Scribe {
         let Some(registry) = situation.registry else { return };
         let on_list: BTreeSet<Enode> = plain(registry).collect();
         self.entries.extend(registry.entries().map(|(_, entry)| (entry.enode, now.elapsed)));
-        self.entries.retain(|_, seen| now.elapsed < *seen + SILENCE);
+        // What left the list and is on it again, an earlier sidecar has put there, which took the place of this kind's.
+        let is_due = |enode: &Enode, seen: Duration| seen == now.elapsed || on_list.contains(enode);
+        self.entries.retain(|enode, seen| now.elapsed < *seen + SILENCE && is_due(enode, *seen));
         let (Own::Ready(own), Some(peers)) = (situation.own, situation.peers) else {
             // Without an answering Geth everybody is silent.
             return self.silent.clear();

@@ -142,6 +142,22 @@ fn is_the_enode_of_an_entry_that_is_gone_taken_from_the_list_once_its_link_is_do
 }
 
 #[test]
+fn is_a_node_whose_sidecar_became_an_earlier_one_a_peer_by_the_list() {
+    let mut bench = Bench::new();
+    bench.register(2, 900).peers = vec![peer(2, Eth::Up, true)];
+    assert_eq!(bench.list(), texts(&[1, 2]));
+    bench.data.remove("geth-2");
+    bench.peers.clear();
+    assert_eq!(bench.list(), texts(&[1]));
+    bench.pass(SECOND).act();
+    // The same node key at the same address.
+    bench.put(STATIC_NODES, list(&[1, 2])).act();
+    let told = calls(&bench.pass(SECOND * 5).act());
+    assert!(told.contains(&Call::Add(at(2))), "{told:?}");
+    assert_eq!(bench.list(), texts(&[1, 2]));
+}
+
+#[test]
 fn is_an_unknown_node_on_the_list_dialed_after_the_usual_patience_and_trusted_at_once() {
     let mut bench = Bench::new();
     bench.put(STATIC_NODES, list(&[1, 7]));
