@@ -25,6 +25,11 @@ goes on with "-injector".
 {{- include "geth-peering.fullname" . }}-injector
 {{- end -}}
 
+{{- /* The account that the injector runs under. */ -}}
+{{- define "geth-peering.serviceAccount" -}}
+{{- default (include "geth-peering.injector" .) .Values.serviceAccount.name -}}
+{{- end -}}
+
 {{/* Name of the role that sidecars get in the namespaces of Geth pods. */}}
 {{- define "geth-peering.sidecar" -}}
 {{- include "geth-peering.fullname" . }}-sidecar
@@ -226,6 +231,15 @@ RBAC does not see the name of an object that is being created; everything else i
 {{- end -}}
 {{- if and $v.test.enabled (has $test (include "geth-peering.excludedNamespaces" . | fromYamlArray)) -}}
 {{- fail (printf "test.namespace is %s, where no pod is injected, so the test could only fail: name another namespace, or set test.enabled=false." $test) -}}
+{{- end -}}
+{{- if and (not $v.serviceAccount.create) (not $v.serviceAccount.name) -}}
+{{- fail "serviceAccount.create is false and serviceAccount.name is empty: name the account that the injector runs under." -}}
+{{- end -}}
+{{- if and (not $v.serviceAccount.create) $v.serviceAccount.annotations -}}
+{{- fail "serviceAccount.annotations has no effect with serviceAccount.create=false: annotate that account yourself, or take them out." -}}
+{{- end -}}
+{{- if and (not $v.rbac.create) $v.test.enabled -}}
+{{- fail "helm test needs rights of its own, which rbac.create=false leaves to somebody else: set test.enabled=false." -}}
 {{- end -}}
 {{- if and (eq $v.dnsPolicy "None") (not $v.dnsConfig.nameservers) -}}
 {{- fail "dnsPolicy None needs dnsConfig.nameservers: Kubernetes would refuse the injector's pods." -}}

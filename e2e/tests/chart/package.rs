@@ -33,7 +33,7 @@ fn run(arguments: &[&str], file: &PathBuf) -> String {
 fn does_every_example_of_values_render_without_complaint() {
     for file in examples() {
         let objects: Vec<Value> = serde_saphyr::from_multiple(&run(&["template", RELEASE], &file)).expect("YAML");
-        assert!(objects.len() >= 8, "{}", file.display());
+        assert!(objects.iter().any(|object| object["kind"] == "Deployment"), "{}", file.display());
         run(&["lint", "--strict"], &file);
     }
 }

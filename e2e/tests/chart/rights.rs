@@ -151,3 +151,33 @@ fn do_exactly_the_injectors_pods_get_the_injectors_rights() {
         assert_eq!(binding["roleRef"], json!({"apiGroup": RBAC, "kind": role, "name": name}));
     }
 }
+
+#[test]
+fn can_account_and_roles_be_somebody_elses() {
+    let values = json!({
+        "serviceAccount": {"create": false, "name": "mine"}, "rbac": {"create": false}, "test": {"enabled": false},
+        "flowSchema": {"enabled": true},
+    });
+    let objects = render(&values);
+    for object in &objects.0 {
+        let kind = object["kind"].as_str().expect("a kind");
+        assert!(!kind.contains("Role") && kind != "ServiceAccount", "{kind} {}", object["metadata"]["name"]);
+    }
+    assert_eq!(objects.pod()["spec"]["serviceAccountName"], "mine");
+    let subjects = &objects.get("FlowSchema", "geth-peering-injector")["spec"]["rules"][0]["subjects"];
+    assert_eq!(subjects[0]["serviceAccount"]["name"], "mine");
+    // An account of another name, made by the chart.
+    let objects = render(&json!({"serviceAccount": {"name": "platform.mine"}}));
+    objects.get("ServiceAccount", "platform.mine");
+    assert_eq!(objects.pod()["spec"]["serviceAccountName"], "platform.mine");
+    // Each for itself: roles of the chart for an account of somebody else's, in all namespaces or in some.
+    for namespaces in [json!([]), json!(["chain"])] {
+        let values = json!({
+            "serviceAccount": {"create": false, "name": "mine"}, "rbac": {"namespaces": namespaces},
+            "test": {"enabled": false},
+        });
+        let objects = render(&values);
+        let bindings: Vec<_> = objects.0.iter().filter(|object| object["subjects"].is_array()).collect();
+        assert!(bindings.len() >= 2 && bindings.iter().all(|binding| binding["subjects"][0]["name"] == "mine"));
+    }
+}

@@ -188,6 +188,12 @@ fn are_impossible_combinations_refused_with_a_sentence() {
             json!({"rbac": {"namespaces": ["chain"]}, "registry": {"namespaces": ["other"]}}),
             "registry.namespaces has other, which is not in rbac.namespaces",
         ),
+        (at("serviceAccount.create", json!(false)), "serviceAccount.name is empty"),
+        (
+            json!({"serviceAccount": {"create": false, "name": "mine", "annotations": {"a/b": "c"}}}),
+            "serviceAccount.annotations has no effect with serviceAccount.create=false",
+        ),
+        (at("rbac.create", json!(false)), "helm test needs rights of its own"),
         (json!({"dnsPolicy": "None"}), "dnsPolicy None needs dnsConfig.nameservers"),
         (
             json!({"extraEnv": [{"name": "INJECTOR_LOG_LEVEL", "value": "DEBUG"}]}),
@@ -278,6 +284,7 @@ fn does_every_value_change_what_is_rendered() {
         ("prometheusRule.enabled", json!(true)),
         ("prometheusRule.labels", json!({"release": "prometheus"})),
         ("prometheusRule.runbooks", json!("https://example.org/runbooks.md")),
+        ("rbac.create", json!(false)),
         ("rbac.namespaces", json!(["chain"])),
         ("registry.configMapNames", json!(["nodes"])),
         ("registry.namespaces", json!(["shared"])),
@@ -285,6 +292,8 @@ fn does_every_value_change_what_is_rendered() {
         ("resources", json!({"limits": {"memory": "1Gi"}})),
         ("revisionHistoryLimit", json!(1)),
         ("serviceAccount.annotations", json!({"a/b": "c"})),
+        ("serviceAccount.create", json!(false)),
+        ("serviceAccount.name", json!("mine")),
         ("sidecar.disableServiceLinks", json!(false)),
         ("sidecar.image.digest", json!(digest)),
         ("sidecar.image.pullPolicy", json!("Always")),
@@ -324,6 +333,8 @@ fn does_every_value_change_what_is_rendered() {
             "tls.existing.caBundle" | "tls.existing.secretName" => {
                 at("tls", json!({"mode": "existing", "existing": {"secretName": "mine"}}))
             }
+            "serviceAccount.create" => at("serviceAccount.name", json!("mine")),
+            "rbac.create" => at("test.enabled", json!(false)),
             "flowSchema.shares" => at("flowSchema.namespaces", json!(["chain"])),
             "extraVolumeMounts" => json!({"extraVolumes": [{"name": "scratch", "emptyDir": {}}]}),
             _ => json!({}),

@@ -1,7 +1,6 @@
 //! What the injector may do, asked of the API server.
 
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
-use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, PostParams};
 
@@ -13,15 +12,15 @@ use crate::prepare::NAME;
 type Right<'a> = (&'a str, &'a str, &'a str, &'a str);
 
 /// Whether the account of an injector has the rights without which it cannot do its work.
-pub(super) async fn examine(client: &Client, pod: &Pod) -> Finding {
+pub(super) async fn examine(client: &Client, pod: &pods::Pod) -> Finding {
     let flags = |name: &str| -> Vec<String> {
         let prefix = format!("--{name}=");
-        let arguments = pods::container(pod).into_iter().flat_map(|container| container.args.iter().flatten());
+        let arguments = pods::container(pod).into_iter().flat_map(|container| &container.args);
         arguments.filter_map(|argument| Some(argument.strip_prefix(&prefix)?.to_owned())).collect()
     };
     let flag = |name: &str| flags(name).pop().unwrap_or_default();
     let (role, configuration, only) = (flag("sidecar-role"), flag("webhook-configuration"), flags("only-namespace"));
-    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone()).unwrap_or_default();
+    let account = &pod.spec.service_account_name;
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let user = format!("system:serviceaccount:{namespace}:{account}");
 
@@ -61,7 +60,7 @@ pub(super) async fn examine(client: &Client, pod: &Pod) -> Finding {
     } else {
         Finding::wrong(
             format!("{user} may not {}", missing.join(", ")),
-            "upgrade the chart, which writes its roles and their bindings anew",
+            "upgrade the chart, which writes its roles and their bindings anew; with rbac.create=false, whoever made them has to",
         )
     }
 }
