@@ -1,8 +1,9 @@
 //! Reading request bodies: none larger than a review can be, and only a few large ones at once.
 //!
-//! A body of ordinary size is read as it comes. Of any other only so much is, until it has one of [`LARGE_AT_ONCE`] turns:
-//! so what arrives at one time on many connections cannot take the memory that all share. It is what has arrived that
-//! counts and not what was announced, so who announces much and sends nothing keeps nobody waiting.
+//! A body of ordinary size is read as it comes. Of a larger one only as much is as there is room for in a memory that all
+//! large ones share ([`UNITS`]): so what arrives at one time on many connections (of HTTP/1.1, which API servers speak) has
+//! a bound. It is what has arrived that counts and not what was announced: who announces much and sends nothing keeps
+//! nobody waiting, and who sends much and then stops, only others that are large, and only for as long as a request may last.
 
 use std::sync::Arc;
 
@@ -17,20 +18,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// `MaxRequestBodyBytes`). The review of an update holds two, but of objects that large etcd stores none
 /// (`--max-request-bytes`, 1.5 MiB).
 const MAX_BODY: usize = 4 * 1024 * 1024;
-/// What is read without a turn: ten times as much as the review of an ordinary pod has.
-const ORDINARY: usize = 64 * 1024;
-/// How many bodies beyond [`ORDINARY`] are in memory at once: with [`MAX_BODY`] each, a quarter of the chart's memory limit.
-const LARGE_AT_ONCE: usize = 16;
+/// What is read of each body in any case, bytes: ten times as much as the review of an ordinary pod has. And in what units
+/// more is.
+const UNIT: usize = 64 * 1024;
+/// How many more there are for all bodies together: a quarter of the chart's memory limit.
+const UNITS: usize = 1024;
 
-/// The turns of large bodies.
+/// The memory that large bodies share.
 #[derive(Debug, Clone)]
 pub(crate) struct Bodies(Arc<Semaphore>);
 
-/// A body that was read. A large one keeps its turn until this is dropped.
+/// A body that was read. A large one keeps its part of the memory until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Read {
     pub(crate) bytes: Vec<u8>,
-    _turn: Option<OwnedSemaphorePermit>,
+    _part: OwnedSemaphorePermit,
 }
 
 /// Why a body was not read.
@@ -44,7 +46,7 @@ pub(crate) enum Unread {
 
 impl Bodies {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(LARGE_AT_ONCE)))
+        Self(Arc::new(Semaphore::new(UNITS)))
     }
 
     /// Reads `body` to its end.
@@ -53,20 +55,27 @@ impl Bodies {
             return Err(Unread::TooLarge);
         }
         let mut frames = body.into_data_stream();
-        let mut read = Read { bytes: Vec::new(), _turn: None };
+        let (mut bytes, mut part) = (Vec::new(), self.units(0).await?);
         while let Some(frame) = frames.next().await {
             let frame = frame.map_err(Unread::Broken)?;
-            let length = read.bytes.len() + frame.len();
+            let length = bytes.len() + frame.len();
             if length > MAX_BODY {
                 return Err(Unread::TooLarge);
             }
-            if length > ORDINARY && read._turn.is_none() {
-                // Never closed.
-                read._turn = self.0.clone().acquire_owned().await.ok();
+            let missing = (length.saturating_sub(1) / UNIT).saturating_sub(part.num_permits());
+            if missing > 0 {
+                part.merge(self.units(missing).await?);
             }
-            read.bytes.extend_from_slice(&frame);
+            bytes.extend_from_slice(&frame);
         }
-        Ok(read)
+        Ok(Read { bytes, _part: part })
+    }
+
+    /// Waits for so many units.
+    async fn units(&self, count: usize) -> Result<OwnedSemaphorePermit, Unread> {
+        // No body has more than `MAX_BODY` bytes, and nobody closes the semaphore.
+        let count = u32::try_from(count).map_err(|_| Unread::TooLarge)?;
+        self.0.clone().acquire_many_owned(count).await.map_err(|_| Unread::TooLarge)
     }
 }
 
@@ -115,30 +124,40 @@ mod tests {
         assert_eq!(unread.into_response().status(), StatusCode::BAD_REQUEST);
     }
 
-    #[tokio::test]
-    async fn are_only_a_few_large_bodies_in_memory_at_once_and_never_an_ordinary_one_kept_waiting() {
+    /// A body of so many bytes, all there at once.
+    fn of(length: usize) -> Body {
+        Body::from(vec![b'x'; length])
+    }
+
+    // Without a runtime, whose budget would end a poll early.
+    #[test]
+    fn is_there_room_for_few_large_bodies_at_once_and_for_any_number_of_ordinary_ones() {
         let bodies = Bodies::new();
-        let mut held = Vec::new();
-        for _ in 0..LARGE_AT_ONCE {
-            held.push(bodies.read(Body::from(vec![b'x'; ORDINARY + 1])).now_or_never().unwrap().unwrap());
-        }
-        let mut next = Box::pin(bodies.read(Body::from(vec![b'x'; ORDINARY + 1])));
+        let mut held: Vec<_> = (0..16).map(|_| bodies.read(of(MAX_BODY)).now_or_never().unwrap()).collect();
+        let mut next = Box::pin(bodies.read(of(MAX_BODY)));
         assert!((&mut next).now_or_never().is_none(), "one too many");
-        assert!(bodies.read(Body::from(vec![b'x'; ORDINARY])).now_or_never().unwrap().is_ok());
+        let ordinary: Vec<_> = (0..100).map(|_| bodies.read(of(UNIT)).now_or_never().unwrap()).collect();
+        assert!(ordinary.iter().all(Result::is_ok));
         held.pop();
         assert!((&mut next).now_or_never().unwrap().is_ok());
     }
 
-    #[tokio::test]
-    async fn does_who_sends_little_of_much_keep_nobody_waiting() {
+    // Without a runtime, whose budget would end a poll early.
+    #[test]
+    fn does_who_sends_little_of_much_keep_nobody_waiting() {
         let bodies = Bodies::new();
-        let mut slow: Vec<_> = (0..100).map(|_| Box::pin(bodies.read(stalled(ORDINARY)))).collect();
-        assert!(slow.iter_mut().all(|body| body.now_or_never().is_none()));
-        assert!(bodies.read(Body::from(vec![b'x'; MAX_BODY])).now_or_never().unwrap().is_ok());
-        // What was given up leaves its turn.
-        let mut large: Vec<_> = (0..100).map(|_| Box::pin(bodies.read(stalled(ORDINARY + 1)))).collect();
-        assert!(large.iter_mut().all(|body| body.now_or_never().is_none()));
-        drop(large);
-        assert!(bodies.read(Body::from(vec![b'x'; MAX_BODY])).now_or_never().unwrap().is_ok());
+        let stuck = |length| {
+            let mut slow: Vec<_> = (0..1000).map(|_| Box::pin(bodies.read(stalled(length)))).collect();
+            assert!(slow.iter_mut().all(|body| body.now_or_never().is_none()));
+            slow
+        };
+        let slow = stuck(UNIT);
+        assert!(bodies.read(of(MAX_BODY)).now_or_never().unwrap().is_ok());
+        drop(slow);
+        let slow = stuck(2 * UNIT);
+        assert!(bodies.read(of(2 * UNIT)).now_or_never().unwrap().is_ok());
+        assert!(bodies.read(of(MAX_BODY)).now_or_never().is_none(), "not beside so much");
+        drop(slow);
+        assert!(bodies.read(of(MAX_BODY)).now_or_never().unwrap().is_ok(), "what was given up leaves its room");
     }
 }

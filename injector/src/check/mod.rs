@@ -13,7 +13,8 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams, PostParams};
-use kube::{Client, ResourceExt as _};
+use kube::core::{ObjectList, Request};
+use kube::{Client, Resource as _, ResourceExt as _};
 use serde_json::Value;
 
 use crate::api::{ApiError, CALL_DEADLINE, within};
@@ -65,16 +66,19 @@ async fn webhook(client: &Client, name: Option<&str>, findings: &mut Vec<Finding
 }
 
 /// The pods that answer the webhooks, and whether there are enough of them.
-async fn injectors(client: &Client, installation: &Installation, findings: &mut Vec<Finding>) -> Vec<Pod> {
+async fn injectors(client: &Client, installation: &Installation, findings: &mut Vec<Finding>) -> Vec<pods::Pod> {
     let listed = async {
         let services: Api<Service> = Api::namespaced(client.clone(), &installation.namespace);
         let name = &installation.service;
         let service = within(CALL_DEADLINE, format!("read the Service {name}"), services.get(name)).await?;
         let selector = service.spec.and_then(|spec| spec.selector).unwrap_or_default();
         let labels: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let pods: Api<Pod> = Api::namespaced(client.clone(), &installation.namespace);
         let params = ListParams::default().labels(&labels.join(","));
-        Ok::<_, ApiError>(within(CALL_DEADLINE, "list the injectors", pods.list(&params)).await?.items)
+        let list = async {
+            let request = at_pods(&installation.namespace).list(&params).map_err(kube::Error::BuildRequest)?;
+            client.request::<ObjectList<pods::Pod>>(request).await
+        };
+        Ok::<_, ApiError>(within(CALL_DEADLINE, "list the injectors", list).await?.items)
     };
     match listed.await {
         Ok(pods) => {
@@ -89,8 +93,8 @@ async fn injectors(client: &Client, installation: &Installation, findings: &mut 
 }
 
 /// Whether the API servers will trust what an injector serves.
-async fn certificate(client: &Client, installation: &Installation, pod: &Pod) -> Finding {
-    let name = pod.name_any();
+async fn certificate(client: &Client, installation: &Installation, pod: &pods::Pod) -> Finding {
+    let name = pod.metadata.name.clone().unwrap_or_default();
     let path = format!(
         "/api/v1/namespaces/{}/pods/{name}:{}/proxy/certificate",
         installation.namespace,
@@ -106,15 +110,20 @@ async fn certificate(client: &Client, installation: &Installation, pod: &Pod) ->
     }
 }
 
+/// Requests for the pods of a namespace.
+fn at_pods(namespace: &str) -> Request {
+    Request::new(Pod::url_path(&(), Some(namespace)))
+}
+
 /// Whether a pod that asks for the sidecar gets it.
 async fn injection(client: &Client, namespace: &str) -> Finding {
-    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let params = PostParams { dry_run: true, ..PostParams::default() };
-    let pod = match serde_json::from_value(pods::example()) {
-        Ok(pod) => pod,
-        Err(error) => return Finding::wrong(format!("the pod to try cannot be made: {error}"), "report this"),
+    let create = async {
+        let pod = pods::example().to_string().into_bytes();
+        let request = at_pods(namespace).create(&params, pod).map_err(kube::Error::BuildRequest)?;
+        client.request(request).await
     };
-    let created = within(CALL_DEADLINE, format!("create a pod in {namespace}"), api.create(&params, &pod)).await;
+    let created = within(CALL_DEADLINE, format!("create a pod in {namespace}"), create).await;
     match created {
         Ok(pod) => pods::judge_injected(namespace, &pod),
         Err(error) if error.is_forbidden_by_rbac() => Finding::unseen(&format!("an injection in {namespace}"), &error),

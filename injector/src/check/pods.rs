@@ -1,8 +1,8 @@
 //! The injectors' own pods, the pod that is tried, and the pods that are to have a sidecar.
 
 use clap::Parser as _;
-use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::core::ObjectMeta;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Finding;
@@ -16,27 +16,74 @@ pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How many pods a finding names.
 const NAMED: usize = 10;
 
+/// What is read of a pod. To read the whole one would be a large part of the program, and what is loaded of that is memory
+/// of every injector.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Pod {
+    pub(super) metadata: ObjectMeta,
+    pub(super) spec: PodSpec,
+    status: PodStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct PodSpec {
+    pub(super) service_account_name: String,
+    init_containers: Vec<Container>,
+    containers: Vec<Container>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Container {
+    name: String,
+    image: String,
+    pub(super) args: Vec<String>,
+    ports: Vec<Port>,
+    restart_policy: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Port {
+    name: String,
+    container_port: u16,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct PodStatus {
+    conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
 /// Whether a pod answers.
 pub(super) fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     pod.metadata.deletion_timestamp.is_none()
-        && conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        && pod.status.conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True")
 }
 
 /// The injector's container.
 pub(super) fn container(pod: &Pod) -> Option<&Container> {
-    pod.spec.as_ref()?.containers.first()
+    pod.spec.containers.first()
 }
 
 /// The port of probes and metrics.
-pub(super) fn http_port(pod: &Pod) -> Option<i32> {
-    let ports = container(pod)?.ports.iter().flatten();
-    ports.into_iter().find(|port| port.name.as_deref() == Some("http")).map(|port| port.container_port)
+pub(super) fn http_port(pod: &Pod) -> Option<u16> {
+    container(pod)?.ports.iter().find(|port| port.name == "http").map(|port| port.container_port)
 }
 
 /// What an injector was told by its flags; none if this program does not understand them, being of another version.
 pub(super) fn told(pod: &Pod) -> Option<Config> {
-    let flags = container(pod)?.args.clone()?;
+    let flags = container(pod)?.args.clone();
     // Its name it has from a variable.
     let name = format!("--pod-name={}", pod.metadata.name.as_deref()?);
     let Command::Serve(args) =
@@ -82,26 +129,21 @@ pub(super) fn example() -> Value {
 
 /// Does the pod that was tried have all it needs?
 pub(super) fn judge_injected(namespace: &str, pod: &Pod) -> Finding {
-    let spec = pod.spec.as_ref();
-    let native = spec.and_then(|spec| spec.init_containers.as_ref()).into_iter().flatten();
-    let classic = spec.map(|spec| spec.containers.iter()).into_iter().flatten();
-    let Some(sidecar) = native.clone().chain(classic).find(|container| container.name == SIDECAR) else {
+    let PodSpec { init_containers: native, containers: classic, .. } = &pod.spec;
+    let Some(sidecar) = native.iter().chain(classic).find(|container| container.name == SIDECAR) else {
         return Finding::wrong(
             format!("a pod with the label {KEY}={ENABLED} is created in namespace {namespace} without the sidecar"),
             "is the namespace one of webhook.excludedNamespaces, or the injector's own? Then name another with \
              --namespace. Else no injector answered, and webhook.failurePolicy is Ignore",
         );
     };
-    let stripped = native
-        .into_iter()
-        .any(|container| container.name == SIDECAR && container.restart_policy.as_deref() != Some("Always"));
-    if stripped {
+    if native.iter().any(|container| container.name == SIDECAR && container.restart_policy != "Always") {
         return Finding::wrong(
             "another webhook takes restartPolicy out of the sidecar, so it would keep Geth from starting",
             "an audit log shows which: patch.webhook.admission.k8s.io/round_*; until it is mended, set sidecar.native=false",
         );
     }
-    let image = sidecar.image.as_deref().unwrap_or_default();
+    let image = &sidecar.image;
     Finding::good(format!("a pod in namespace {namespace} gets the sidecar {image} (tried as a dry run)"))
 }
 
@@ -191,12 +233,13 @@ mod tests {
 
     #[test]
     fn is_an_injection_told_from_half_of_one() {
-        let sidecar = |policy: Value| json!({"name": SIDECAR, "image": "s:1", "restartPolicy": policy});
+        let classic = json!({"name": SIDECAR, "image": "s:1"});
+        let native = json!({"name": SIDECAR, "image": "s:1", "restartPolicy": "Always"});
         let geth = json!({"name": "geth"});
         for (spec, verdict) in [
-            (json!({"containers": [geth], "initContainers": [sidecar(json!("Always"))]}), Verdict::Good),
-            (json!({"containers": [geth, sidecar(Value::Null)]}), Verdict::Good),
-            (json!({"containers": [geth], "initContainers": [sidecar(Value::Null)]}), Verdict::Wrong),
+            (json!({"containers": [geth], "initContainers": [native]}), Verdict::Good),
+            (json!({"containers": [geth, classic]}), Verdict::Good),
+            (json!({"containers": [geth], "initContainers": [classic]}), Verdict::Wrong),
             (json!({"containers": [geth]}), Verdict::Wrong),
         ] {
             assert_eq!(judge_injected("n", &pod(json!({"spec": spec}))).verdict, verdict, "{spec}");

@@ -116,7 +116,7 @@ impl Store {
     async fn fresh(&self, material: &Material) -> Result<Secret, ApiError> {
         // Where there is none, it was uninstalled and this process ends soon: what it made now would stay for ever.
         let what = format!("read the Deployment {}, which the Secret is to belong to", self.deployment);
-        let deployment = within(CALL_DEADLINE, what, self.deployments.get(&self.deployment)).await?;
+        let deployment = within(CALL_DEADLINE, what, self.deployments.get_metadata(&self.deployment)).await?;
         let owner = deployment.owner_ref(&());
         Ok(Secret {
             metadata: ObjectMeta {

@@ -51,6 +51,8 @@ async fn does_an_installation_need_nobody_to_make_certificates() {
     let secret: Secret = server.get(OWN_NAMESPACE, CA_SECRET).unwrap();
     let owner = secret.metadata.owner_references.unwrap().remove(0);
     assert_eq!((owner.kind.as_str(), owner.name.as_str()), ("Deployment", SERVICE), "so that uninstalling removes it");
+    let deployment: Deployment = server.get(OWN_NAMESPACE, SERVICE).unwrap();
+    assert_eq!((owner.api_version.as_str(), Some(owner.uid)), ("apps/v1", deployment.metadata.uid));
     let expiry = replica.metric("geth_peering_injector_certificate_expiry_timestamp_seconds").await.unwrap();
     let day = Timestamp::now().as_second() as f64 + 24.0 * 3600.0;
     assert!((expiry - day).abs() < 3600.0, "{expiry}");
