@@ -41,6 +41,7 @@ e2e: install ## the tests on the kind cluster
 	@e2e/cluster/load-geth $(cluster) geth-clique
 	@PATH="$$($(tools) kind helm helm4 kubectl):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && export E2E_CONTEXT=kind-$(cluster) && set -a && . target/images.env && set +a && \
 	$(cargo_test) $(addprefix --test ,$(sort $(e2e_tests)))
+	@e2e/bench/run 0 0
 
 faults: install ## what may happen to networks, and how long each takes to heal: docs/faults.md (an hour; FAULTS="geth api-silent" chooses)
 	@PATH="$$($(tools)):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && \

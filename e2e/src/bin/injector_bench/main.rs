@@ -1,6 +1,7 @@
 //! Measures how fast the injector answers, beside the same injection written with controller-runtime:
 //! `injector_bench ROUNDS SECONDS NAME=PROGRAM...`, where each load is put on each program for so many seconds in each
-//! round. The names are `injector`, `controller-runtime` and, if wanted, `eks-pod-identity-webhook`.
+//! round; with no rounds, it is only seen whether all do the same. The names are `injector`, `controller-runtime` and,
+//! if wanted, `eks-pod-identity-webhook`.
 //!
 //! Webhooks run on the first core. wrk, which sends the reviews, and what is here run on the second one, if they are
 //! started there. Prints each figure, then the table, puts it into `docs/injector-bench.md`, and ends with how many
@@ -79,6 +80,9 @@ async fn main() -> Result<()> {
     let (rounds, seconds) = (number("ROUNDS")?, number("SECONDS")?);
     let mut programs = arguments.map(|argument| Program::named(&argument)).collect::<Result<Vec<_>>>()?;
     let cases = cases()?;
+    if rounds == 0 {
+        return only_compare(&programs, &cases).await;
+    }
     let load = std::fs::read_to_string("/proc/loadavg")?;
     let mut measured = programs
         .iter()
@@ -106,6 +110,22 @@ async fn main() -> Result<()> {
     out.write_all(text.as_bytes())?;
     if let Some(times) = table::times(&measured) {
         writeln!(out, "times controller-runtime: {times:.1}")?;
+    }
+    Ok(())
+}
+
+/// Measures nothing, and fails if the programs do not do the same any more.
+async fn only_compare(programs: &[Program], cases: &[Case]) -> Result<()> {
+    let world = World::new().await?;
+    let mut servers = vec![];
+    for program in programs {
+        servers.push(program.start(&world, &cases[SMALL].review).await?);
+    }
+    for case in cases {
+        agree(&servers, case).await?;
+    }
+    for server in servers {
+        server.stop().await?;
     }
     Ok(())
 }
