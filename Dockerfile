@@ -47,11 +47,9 @@ COPY . .
 # flag from build scripts and procedural macros, which cannot be static.
 RUN target=$(rustc --print host-tuple) \
  && RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --locked --target "$target" --release --bin sidecar \
- && RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --locked --target "$target" --profile release-injector --bin injector \
+    cargo build --locked --release --target "$target" --bin sidecar --bin injector \
  && mkdir /out \
- && cp "target/$target/release/sidecar" "target/$target/release-injector/injector" /out/
+ && cp "target/$target/release/sidecar" "target/$target/release/injector" /out/
 
 FROM sidecar-image AS sidecar
 COPY --from=build /out/sidecar /sidecar

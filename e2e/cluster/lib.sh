@@ -131,13 +131,9 @@ build() {
 # static_programs: build the sidecar and the injector as they are in the images, and print the folder they are in.
 # Naming the target keeps the flag from build scripts and procedural macros, which cannot be static.
 static_programs() {
-  local triple built out
+  local triple
   triple=$(rustc --print host-tuple)
-  built=${CARGO_TARGET_DIR:-target}/$triple
-  out=$built/programs
-  RUSTFLAGS="-C target-feature=+crt-static" cargo build --target "$triple" --release --bin sidecar >&2
-  RUSTFLAGS="-C target-feature=+crt-static" cargo build --target "$triple" --profile release-injector --bin injector >&2
-  mkdir -p "$out"
-  install -C "$built/release/sidecar" "$built/release-injector/injector" "$out"
-  echo "$out"
+  RUSTFLAGS="-C target-feature=+crt-static" \
+    cargo build --release --target "$triple" --bin sidecar --bin injector >&2
+  echo "${CARGO_TARGET_DIR:-target}/$triple/release"
 }

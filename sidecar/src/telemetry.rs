@@ -2,8 +2,9 @@
 
 use tracing::subscriber::set_global_default;
 use tracing::{Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::config::LogFormat;
 
@@ -20,11 +21,11 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let libraries = if level == Level::DEBUG { Level::INFO } else { Level::WARN.min(level) };
-    let filter =
-        EnvFilter::builder().with_regex(false).parse_lossy(format!("{libraries},sidecar={level},injector={level}"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
+    let filter = Targets::new().with_default(libraries).with_targets([("sidecar", level), ("injector", level)]);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
+    let all = tracing_subscriber::registry().with(filter);
     match format {
-        LogFormat::Text => Box::new(builder.with_target(false).finish()),
-        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
+        LogFormat::Text => Box::new(all.with(lines.with_target(false))),
+        LogFormat::Json => Box::new(all.with(lines.json().flatten_event(true))),
     }
 }
