@@ -320,13 +320,7 @@ fn does_a_slot_become_free_for_an_external_node() {
     bench.register(2, 900).register(3, 900);
     // With a node that everybody dials, only one of them is still this node's share.
     bench.peers = (2..=5).map(|node| peer(node, Eth::Up, node < 4)).collect();
-    let told: Vec<_> = (0..10)
-        .flat_map(|_| {
-            let c = calls(&bench.pass(SECOND).act());
-            eprintln!("{:?} {:?} {:?}", c, bench.plan().links, bench.data[STATIC_NODES].len());
-            c
-        })
-        .collect();
+    let told: Vec<_> = (0..10).flat_map(|_| calls(&bench.pass(SECOND).act())).collect();
     assert!(told.iter().all(|call| matches!(call, Call::Trust(_))), "nothing is missing: {told:?}");
     bench.put(EXTERNAL_NODES, list(&[7]));
     let told: Vec<_> = (0..10).flat_map(|_| calls(&bench.pass(SECOND).act())).collect();
