@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, future};
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::Request;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Client, Config};
+use kube::{Client, Config, Resource as _};
 use thiserror::Error;
 
 /// How long one call may take where nobody waits for it.
@@ -104,6 +106,11 @@ fn describe(error: &kube::Error) -> String {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
     }
+}
+
+/// Requests for the pods of a namespace, whose answers are read as something else than whole pods.
+pub(crate) fn at_pods(namespace: &str) -> Request {
+    Request::new(Pod::url_path(&(), Some(namespace)))
 }
 
 /// Performs one call, `what` in words ("create the Secret a/b"), within `deadline`.

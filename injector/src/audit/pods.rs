@@ -5,12 +5,12 @@
 use futures::AsyncReadExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
-use kube::api::{Api, ListParams, Request};
-use kube::{Client, Resource as _};
+use kube::Client;
+use kube::api::{Api, ListParams};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::{ApiError, CALL_DEADLINE, within};
+use crate::api::{ApiError, CALL_DEADLINE, at_pods, within};
 use crate::inject::{ENABLED, KEY, MIRROR};
 use crate::scope::Scope;
 
@@ -124,7 +124,7 @@ pub(crate) async fn each_whole(
 
 /// The text of one page.
 async fn text(client: &Client, namespace: &str, params: &ListParams) -> kube::Result<Vec<u8>> {
-    let request = Request::new(Pod::url_path(&(), Some(namespace))).list(params).map_err(kube::Error::BuildRequest)?;
+    let request = at_pods(namespace).list(params).map_err(kube::Error::BuildRequest)?;
     let body = client.request_stream(request).await?;
     let mut text = Vec::new();
     body.take(LONGEST).read_to_end(&mut text).await.map_err(kube::Error::ReadEvents)?;

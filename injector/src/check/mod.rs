@@ -13,11 +13,11 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams, PostParams};
-use kube::core::{ObjectList, Request};
-use kube::{Client, Resource as _, ResourceExt as _};
+use kube::core::ObjectList;
+use kube::{Client, ResourceExt as _};
 use serde_json::Value;
 
-use crate::api::{ApiError, CALL_DEADLINE, within};
+use crate::api::{ApiError, CALL_DEADLINE, at_pods, within};
 use crate::audit::{Which, asking, each, each_whole, judge, judge_whole};
 use crate::config::Config;
 use crate::inject::{Defaults, ENABLED, KEY};
@@ -108,11 +108,6 @@ async fn certificate(client: &Client, installation: &Installation, pod: &pods::P
         Ok(chain) => installation.judge_certificate(&name, &chain, Timestamp::now()),
         Err(error) => Finding::unseen(&format!("the certificate that {name} serves"), &error),
     }
-}
-
-/// Requests for the pods of a namespace.
-fn at_pods(namespace: &str) -> Request {
-    Request::new(Pod::url_path(&(), Some(namespace)))
 }
 
 /// Whether a pod that asks for the sidecar gets it.

@@ -80,22 +80,17 @@ impl Scribe {
         self.entries.contains_key(enode)
     }
 
-    /// Whether the scribe leaves an element on the list.
-    fn scribe_leaves(&self, element: &Element, known: &Known<'_>, now: Now) -> bool {
+    /// Whether an element stays on the list. Whoever is not the scribe takes only the enode of an
+    /// entry that it saw go, and what nobody can read.
+    fn stays(&self, element: &Element, known: &Known<'_>, is_scribe: bool, now: Now) -> bool {
         // What cannot be judged stays, but what is no text nobody can read.
         let Some(enode) = element.plain() else { return !element.text.is_empty() };
         match known.owned.get(&enode.key) {
-            Some(enodes) => enodes.contains(&enode),
+            Some(enodes) => !is_scribe || enodes.contains(&enode),
             None if known.is_peer(&enode) => true,
             None if self.is_departed(&enode) => false,
-            None => self.silent.get(&enode).is_none_or(|since| now.elapsed < *since + SILENCE),
+            None => !is_scribe || self.silent.get(&enode).is_none_or(|since| now.elapsed < *since + SILENCE),
         }
-    }
-
-    /// Whether any other leaves it there: as little as the scribe what is no text, and not the enode of an entry that this one saw go.
-    fn others_leave(&self, element: &Element, known: &Known<'_>) -> bool {
-        let Some(enode) = element.plain() else { return !element.text.is_empty() };
-        known.owned.contains_key(&enode.key) || known.is_peer(&enode) || !self.is_departed(&enode)
     }
 
     pub(super) fn wrote(&mut self, ok: bool, now: Now, rng: &mut impl Rng) {
@@ -121,10 +116,7 @@ impl Scribe {
         let linked = linked(situation.pod, registry, links);
         let is_scribe = linked.is_some();
         let known = Known::new(own, registry, peers);
-        let stays = |element: &&Element| match is_scribe {
-            true => self.scribe_leaves(element, &known, now),
-            false => self.others_leave(element, &known),
-        };
+        let stays = |element: &&Element| self.stays(element, &known, is_scribe, now);
         if let Some(since) = self.silent.values().filter(|since| is_scribe && now.elapsed < **since + SILENCE).min() {
             plan.wake_at(*since + SILENCE);
         }

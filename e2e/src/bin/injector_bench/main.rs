@@ -117,10 +117,7 @@ async fn main() -> Result<()> {
 /// Measures nothing, and fails if the programs do not do the same any more.
 async fn only_compare(programs: &[Program], cases: &[Case]) -> Result<()> {
     let world = World::new().await?;
-    let mut servers = vec![];
-    for program in programs {
-        servers.push(program.start(&world, &cases[SMALL].review).await?);
-    }
+    let servers = started(&world, programs, cases).await?;
     for case in cases {
         agree(&servers, case).await?;
     }
@@ -128,6 +125,15 @@ async fn only_compare(programs: &[Program], cases: &[Case]) -> Result<()> {
         server.stop().await?;
     }
     Ok(())
+}
+
+/// All programs, each once it answers.
+async fn started(world: &World, programs: &[Program], cases: &[Case]) -> Result<Vec<Server>> {
+    let mut servers = vec![];
+    for program in programs {
+        servers.push(program.start(world, &cases[SMALL].review).await?);
+    }
+    Ok(servers)
 }
 
 /// All programs, new and each in its turn.
@@ -144,10 +150,7 @@ async fn round(
         .enumerate()
         .map(|(place, case)| world.write(&format!("review-{place}.json"), &case.review.to_string()))
         .collect::<Result<Vec<PathBuf>>>()?;
-    let mut servers = vec![];
-    for program in programs {
-        servers.push(program.start(&world, &cases[SMALL].review).await?);
-    }
+    let mut servers = started(&world, programs, cases).await?;
     tokio::time::sleep(REST).await;
     for server in &mut servers {
         server.idle = server.memory("VmRSS")?;
