@@ -16,7 +16,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use sidecar::enode::{Enode, PublicKey};
 use sidecar::plan::concern::needed;
-use sidecar::plan::dialer::{Order, slots};
+use sidecar::plan::dialer::{Node, Order, slots};
 use sidecar::plan::{Action, Call, Now, Outcome, Own, Plan, Planner, Situation};
 use sidecar::registry::entry::{Entry, MAX_LENGTH};
 use sidecar::registry::view::View;
@@ -153,35 +153,53 @@ proptest! {
     }
 
     #[test]
-    fn does_exactly_one_of_two_dial_whatever_others_they_see(
-        nodes in prop::collection::btree_map(any::<u8>(), -100i64..100, 2..40),
-        missing in prop::collection::vec(any::<Index>(), 0..4),
-        slots in prop::collection::vec(prop::option::of(0u32..60), 40),
+    fn does_exactly_one_of_two_begin_and_one_make_room_for_the_link(
+        nodes in prop::collection::btree_map("[a-z]{0,3}-?[0-9]{0,3}", (-100i64..100, prop::option::of(0u32..60)), 2..20),
     ) {
-        let mut entries: Vec<_> = nodes.iter().map(|(node, since)| entry(*node, *since)).collect();
-        entries.iter_mut().zip(slots).for_each(|(entry, max_peers)| entry.max_peers = max_peers);
-        let missing: BTreeSet<_> = missing.iter().map(|at| at.get(&entries).enode.key).collect();
-        let order = Order::of(entries.iter().filter(|entry| !missing.contains(&entry.enode.key)), 0);
-        for own in &entries {
-            for peer in entries.iter().filter(|peer| peer.enode.key != own.enode.key) {
-                prop_assert_ne!(order.dials(own, peer), order.dials(peer, own));
+        let entry = |(since, max_peers): &(i64, _)| Entry { max_peers: *max_peers, ..entry(1, *since) };
+        let entries: BTreeMap<_, _> = nodes.iter().map(|(pod, node)| (pod.as_str(), entry(node))).collect();
+        let nodes: Vec<_> = entries.iter().map(|(pod, entry)| Node { pod, entry }).collect();
+        let order = Order::of(nodes.iter().copied(), 0);
+        for own in &nodes {
+            for peer in nodes.iter().filter(|peer| peer.pod != own.pod) {
+                prop_assert_ne!(order.begins(*own, *peer), order.begins(*peer, *own));
+                prop_assert_ne!(order.is_share(*own, *peer), order.is_share(*peer, *own));
             }
         }
     }
 
     #[test]
-    fn does_nobody_dial_more_than_geth_has_slots_for_in_a_mesh_that_fits(
-        nodes in prop::collection::btree_map(any::<u8>(), -100i64..100, 2..60),
+    fn does_nobody_dial_more_than_geth_has_slots_for_in_a_mesh_that_fits_whatever_its_pods_are_called(
+        pods in prop::collection::btree_set("[a-z]{1,2}-[a-z0-9]{1,3}", 2..60),
+        external in 0usize..4,
+        more in 0u32..8,
     ) {
-        let mut entries: Vec<_> = nodes.iter().map(|(node, since)| entry(*node, *since)).collect();
-        let least = needed(entries.len(), 0) as u32;
-        for max_peers in [least, least + 7] {
-            entries.iter_mut().for_each(|entry| entry.max_peers = Some(max_peers));
-            let order = Order::of(&entries, 0);
-            for own in &entries {
-                let others = entries.iter().filter(|peer| peer.enode.key != own.enode.key);
-                let dialed = others.filter(|peer| order.dials(own, peer)).count();
-                prop_assert!(dialed <= slots(own), "{} with {} slots", dialed, slots(own));
+        let mut entry = entry(1, 0);
+        entry.max_peers = Some(needed(pods.len() + external, external) as u32 + more);
+        let nodes: Vec<_> = pods.iter().map(|pod| Node { pod, entry: &entry }).collect();
+        let order = Order::of(nodes.iter().copied(), external);
+        for own in &nodes {
+            let share = nodes.iter().filter(|peer| peer.pod != own.pod && order.is_share(*own, **peer)).count();
+            prop_assert!(share + external <= slots(&entry), "{}: {} and {}", own.pod, share, external);
+        }
+    }
+
+    #[test]
+    fn do_the_pods_of_a_statefulset_dial_whom_they_dial_whichever_others_they_see(
+        name in "[a-z]{1,4}(-[a-z0-9]{1,4}){0,2}",
+        count in 2usize..120,
+        unseen in prop::collection::vec(any::<Index>(), 0..10),
+    ) {
+        let mut entry = entry(1, 0);
+        entry.max_peers = Some(needed(count, 0) as u32);
+        let pods: Vec<_> = (0..count).map(|number| format!("{name}-{number}")).collect();
+        let nodes: Vec<_> = pods.iter().map(|pod| Node { pod, entry: &entry }).collect();
+        let unseen: BTreeSet<_> = unseen.iter().map(|at| at.get(&pods)).collect();
+        let all = Order::of(nodes.iter().copied(), 0);
+        let seen = Order::of(nodes.iter().filter(|node| !unseen.contains(&node.pod.to_owned())).copied(), 0);
+        for own in &nodes {
+            for peer in nodes.iter().filter(|peer| peer.pod != own.pod) {
+                prop_assert_eq!(all.is_share(*own, *peer), seen.is_share(*own, *peer));
             }
         }
     }

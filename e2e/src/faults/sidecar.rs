@@ -65,7 +65,7 @@ pub(super) fn faults() -> Vec<Fault> {
         Fault {
             name: "sidecar-scaled",
             done: "scaled from 3 to 33 (--maxpeers 50), and back to 3",
-            healed: "counted from scaling up until all 33 are peered, starts of 30 pods included; 33 use every dial slot, so of the first three links one that the older Geth had dialed may be dialed anew by the younger, and no other; and back at 3 none is lost",
+            healed: "counted from scaling up until all 33 are peered, starts of 30 pods included; 33 use every dial slot, so of the first three links one that was dialed by the side that steps in may be dialed anew by the other, and no other link may go; and back at 3 none is lost",
             lasts: None,
             when: When::Alone,
             deed: |namespace, _| Box::pin(scaled(namespace)),
@@ -140,21 +140,21 @@ fn pairs(geths: &[Geth], pods_of_keys: &mut BTreeMap<String, String>) -> usize {
 async fn scaled(namespace: &Namespace) -> Result<Healed> {
     const MANY: usize = 33;
     let scene = Scene::of(namespace, Network::of(3).labelled().with_max_peers(50)).await?;
-    let entries = registry::entries(namespace).await?;
-    // Who comes later dials, up to 16 that came just before it, and keeps such a link whoever comes after. But the older
-    // one steps in where that took too long, and hangs up once it needs the slot: with 33 nodes everybody needs all.
-    let older_dialed = |one: &Geth, other: &Geth| {
-        let since = |geth: &Geth| entries.get(&geth.pod).map(|entry| (entry.since, geth.key.clone()));
-        let (older, younger) = if since(one) < since(other) { (one, other) } else { (other, one) };
-        older.has_dialed(younger)
+    // By their numbers each of the three dials the next. The other side steps in where that took too long, and hangs up
+    // once it needs the slot: with 33 nodes everybody needs all.
+    let number = |geth: &Geth| geth.pod.rsplit('-').next().and_then(|number| number.parse::<usize>().ok());
+    let may_go = |one: &Geth, other: &Geth| {
+        let is_next = number(one).map(|number| (number + 1) % 3) == number(other);
+        let (dials, dialed) = if is_next { (one, other) } else { (other, one) };
+        dialed.has_dialed(dials)
     };
     let start = Instant::now();
     scene.network.scale(namespace, MANY).await?;
     let selector = scene.network.selector();
     mesh::full_within(namespace, &selector, MANY, wait::PODS * 3).await?;
-    let (up, mut geths) = scene.heals_with(MANY, start, older_dialed).await?;
+    let (up, mut geths) = scene.heals_with(MANY, start, may_go).await?;
     let [one, two, three] = &*scene.geths else { bail!("three Geths became {}", scene.geths.len()) };
-    let may_go = [(one, two), (one, three), (two, three)].into_iter().filter(|(a, b)| older_dialed(a, b)).count();
+    let those = [(one, two), (one, three), (two, three)].into_iter().filter(|(a, b)| may_go(a, b)).count();
     let answered = registry::entries(namespace).await?.values().map(|entry| entry.since).max().context("no entry")?;
     let since_answer = jiff::Timestamp::now().duration_since(answered).as_secs_f64();
 
@@ -164,7 +164,7 @@ async fn scaled(namespace: &Namespace) -> Result<Healed> {
     scene.network.scale(namespace, 3).await?;
     let down = scene.heals(start, none).await?;
     Ok(up
-        .with_note(format!("{may_go} of the first 3 had been dialed by the older Geth"))
+        .with_note(format!("{those} of the first 3 had been dialed by the side that steps in"))
         .with_note(format!("healed at most {since_answer:.1} s after the last Geth answered"))
         .with_note(format!("back to 3 in {:.1} s", down.after.as_secs_f64())))
 }

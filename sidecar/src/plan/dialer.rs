@@ -1,14 +1,12 @@
 //! Which of two nodes dials the link between them.
 //!
 //! Two Geths that dial each other at the same instant refuse each other and try
-//! again after 35 s, so one of the two has to. Both work it out alone, from the
-//! entries in the registry.
+//! again after 35 s, so one of the two has to. Both work it out alone. In a network that
+//! starts, no two sidecars have seen the same others yet: so wherever that will do, it
+//! hangs on nothing but the names of the two pods and their entries.
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
-use crate::enode::PublicKey;
 use crate::registry::entry::Entry;
 
 /// How long Geth does not dial a node again after it began to dial it:
@@ -29,157 +27,94 @@ pub fn slots(entry: &Entry) -> usize {
     }
 }
 
-/// When a node came: the start of its Geth, and its key where two started at once.
-type Arrival = (Timestamp, PublicKey);
-
-/// The nodes of a network in the order in which they came, which decides who dials.
-///
-/// A node dials those next before it, as many as it has dial slots for; those that came
-/// still earlier dial it. So a network that fits the slots of one Geth is dialed by its
-/// younger nodes, whose dial histories are empty, while an older one may have the younger
-/// one's previous run in its own. And in any network of up to twice the slots and one,
-/// nobody has to dial more than it has slots for: node number i dials the i before it, at
-/// most all its slots, and the others it has slots for are just those that come later than
-/// that many places after it.
-///
-/// Who dials a link depends on nothing but the two nodes and the number of those between
-/// them. So nobody changes sides because others come, and two sidecars that do not see the
-/// same newcomers yet still agree.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Order {
-    arrivals: Vec<Arrival>,
-    /// How many nodes outside the cluster everybody dials besides.
-    external: usize,
+/// A node of the network.
+#[derive(Debug, Clone, Copy)]
+pub struct Node<'a> {
+    /// The pod's key in the registry.
+    pub pod: &'a str,
+    /// Its entry.
+    pub entry: &'a Entry,
 }
 
-impl Order {
-    /// The order of these nodes, all of which also dial `external` nodes outside the cluster.
-    pub fn of<'a>(nodes: impl IntoIterator<Item = &'a Entry>, external: usize) -> Self {
-        let mut arrivals: Vec<_> = nodes.into_iter().map(arrival).collect();
-        arrivals.sort();
-        Self { arrivals, external }
+/// Whether the Geth of `own` started more than [`DIAL_HISTORY`] after that of `peer`.
+pub fn is_newcomer(own: Node<'_>, peer: Node<'_>) -> bool {
+    let after = Duration::try_from(own.entry.since.duration_since(peer.entry.since));
+    after.is_ok_and(|after| after > DIAL_HISTORY)
+}
+
+/// Who of a network dials whom.
+#[derive(Debug, Clone)]
+pub struct Order<'a> {
+    /// How many nodes each is to be linked to.
+    others: usize,
+    /// The names in order, where it goes by their places and not by their numbers.
+    places: Option<Vec<&'a str>>,
+}
+
+impl<'a> Order<'a> {
+    /// Of a network of these nodes, all of which also dial `external` nodes outside the cluster.
+    ///
+    /// The pods of a StatefulSet are numbered, and each dials every second one of those after it
+    /// and every second one of those before it: an odd number of places after it, an even one
+    /// before. So nobody has more than half of the links, whoever else is there yet. With other
+    /// names somebody may, and if that is more than its Geth has slots for, it goes not by the
+    /// numbers but by the places that the names have among all.
+    pub fn of(nodes: impl IntoIterator<Item = Node<'a>>, external: usize) -> Self {
+        let mut nodes: Vec<_> = nodes.into_iter().collect();
+        // The shorter name first, so that number 9 comes before number 10.
+        nodes.sort_by_key(|node| rank(node.pod));
+        let by_number = Self { others: (nodes.len() + external).saturating_sub(1), places: None };
+        let fits = |own: &Node<'a>| {
+            let share = nodes.iter().filter(|peer| peer.pod != own.pod && by_number.is_share(*own, **peer)).count();
+            share + external <= slots(own.entry)
+        };
+        if nodes.iter().all(fits) {
+            return by_number;
+        }
+        Self { places: Some(nodes.into_iter().map(|node| node.pod).collect()), ..by_number }
     }
 
-    /// Whether `own` dials the link to `peer`, rather than `peer` the link to `own`.
-    pub fn dials(&self, own: &Entry, peer: &Entry) -> bool {
-        let own_is_younger = arrival(own) > arrival(peer);
-        let younger = if own_is_younger { own } else { peer };
-        let reach = slots(younger).saturating_sub(self.external);
-        own_is_younger == (self.distance(own, peer) <= reach)
+    /// Whether `own` is the first to dial `peer`, rather than `peer` the first to dial `own`.
+    ///
+    /// If one came more than [`DIAL_HISTORY`] after the other, it is: its own dial history is
+    /// empty, while the older Geth may have dialed the run before this one in vain a moment ago.
+    /// But not if it has fewer slots than others to dial: then, and otherwise, whose
+    /// [share](Self::is_share) the link is begins.
+    pub fn begins(&self, own: Node<'_>, peer: Node<'_>) -> bool {
+        if is_newcomer(own, peer) && self.others <= slots(own.entry) {
+            true
+        } else if is_newcomer(peer, own) && self.others <= slots(peer.entry) {
+            false
+        } else {
+            self.is_share(own, peer)
+        }
     }
 
-    /// How many came before `own`.
-    pub fn before(&self, own: &Entry) -> usize {
-        self.arrivals.partition_point(|other| *other < arrival(own))
-    }
-
-    /// Whether `own` came before `peer`.
-    pub fn is_older(&self, own: &Entry, peer: &Entry) -> bool {
-        arrival(own) < arrival(peer)
-    }
-
-    /// Whether `own`, the younger, is the one to dial `peer` even if some came between the two that are not seen yet: with
-    /// half of the reach left there is room for as many as come at once.
-    pub fn is_near(&self, own: &Entry, peer: &Entry) -> bool {
-        2 * self.distance(own, peer) <= slots(own).saturating_sub(self.external)
-    }
-
-    /// How likely it is that the link to `peer`, which `peer` is to dial, becomes one that `own` is to dial: the less, the
-    /// greater. As nodes go, an older one comes nearer and may get into reach, a younger one never gets out of it.
-    pub fn remoteness(&self, own: &Entry, peer: &Entry) -> usize {
-        if arrival(peer) > arrival(own) { usize::MAX } else { self.distance(own, peer) }
-    }
-
-    /// By how many places the two are apart; 1 if nobody came between them.
-    fn distance(&self, one: &Entry, other: &Entry) -> usize {
-        let (earlier, later) = (arrival(one).min(arrival(other)), arrival(one).max(arrival(other)));
-        let up_to = self.arrivals.partition_point(|arrival| *arrival <= earlier);
-        let before = self.arrivals.partition_point(|arrival| *arrival < later);
-        before.saturating_sub(up_to) + 1
+    /// Whether the link to `peer` is `own`'s to make room for, rather than `peer`'s. Who has less
+    /// than half of the other's dial slots is always dialed by it.
+    pub fn is_share(&self, own: Node<'_>, peer: Node<'_>) -> bool {
+        let (own_slots, peer_slots) = (slots(own.entry), slots(peer.entry));
+        if 2 * own_slots.min(peer_slots) < own_slots.max(peer_slots) {
+            return own_slots > peer_slots;
+        }
+        let is_odd = |pod| match &self.places {
+            None => is_odd(pod),
+            Some(places) => places.partition_point(|other| rank(other) < rank(pod)) % 2 == 1,
+        };
+        (rank(own.pod) < rank(peer.pod)) == (is_odd(own.pod) != is_odd(peer.pod))
     }
 }
 
-fn arrival(entry: &Entry) -> Arrival {
-    (entry.since, entry.enode.key)
+fn rank(pod: &str) -> (usize, &str) {
+    (pod.len(), pod)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn entry(key: u16, since: i64) -> Entry {
-        Entry {
-            enode: format!("enode://{key:0128x}@10.0.0.1:30303").parse().unwrap(),
-            alternates: Vec::new(),
-            network_id: 1,
-            genesis: String::new(),
-            pod_uid: None,
-            since: Timestamp::from_second(since).unwrap(),
-            client: String::new(),
-            max_peers: None,
-            network: None,
-        }
-    }
-
-    /// How many of the others `own` dials.
-    fn share(own: &Entry, entries: &[Entry]) -> usize {
-        let order = Order::of(entries, 0);
-        entries.iter().filter(|peer| peer.enode.key != own.enode.key && order.dials(own, peer)).count()
-    }
-
-    #[test]
-    fn does_the_younger_dial_because_the_older_may_still_be_refused_by_its_history() {
-        let (old, young) = (entry(2, 0), entry(1, 1));
-        let order = Order::of([&old, &young], 0);
-        assert!(order.dials(&young, &old));
-        assert!(!order.dials(&old, &young));
-    }
-
-    #[test]
-    fn does_a_mesh_of_33_fit_the_16_dial_slots_of_a_default_geth() {
-        for ages in [0, 1, 1000] {
-            let entries: Vec<_> = (0..33).map(|key| entry(key, i64::from(key) * ages)).collect();
-            for own in &entries {
-                assert_eq!(share(own, &entries), 16);
-            }
-        }
-    }
-
-    #[test]
-    fn does_a_node_that_everybody_dials_cost_each_a_slot() {
-        let entries: Vec<_> = (0..31).map(|key| entry(key, 0)).collect();
-        let order = Order::of(&entries, 1);
-        for own in &entries {
-            let dialed = entries.iter().filter(|peer| peer.enode.key != own.enode.key && order.dials(own, peer));
-            assert_eq!(dialed.count() + 1, 16);
-        }
-    }
-
-    #[test]
-    fn are_those_hung_up_on_last_who_may_have_to_be_dialed_again() {
-        let entries: Vec<_> = (0..33).map(|key| entry(key, i64::from(key))).collect();
-        let (order, own) = (Order::of(&entries, 0), &entries[20]);
-        assert!(!order.dials(own, &entries[3]) && !order.dials(own, &entries[0]) && !order.dials(own, &entries[30]));
-        assert!(order.remoteness(own, &entries[30]) > order.remoteness(own, &entries[0]));
-        assert!(order.remoteness(own, &entries[0]) > order.remoteness(own, &entries[3]));
-    }
-
-    proptest! {
-        #[test]
-        fn does_a_newcomer_change_nothing_for_those_who_are_there(
-            nodes in prop::collection::btree_map(any::<u16>(), 0i64..100, 2..40),
-        ) {
-            let mut entries: Vec<_> = nodes.iter().map(|(key, since)| entry(*key, *since)).collect();
-            entries.sort_by_key(arrival);
-            let after = Order::of(&entries, 0);
-            entries.pop();
-            let before = Order::of(&entries, 0);
-            for own in &entries {
-                for peer in entries.iter().filter(|peer| peer.enode.key != own.enode.key) {
-                    prop_assert_eq!(before.dials(own, peer), after.dials(own, peer));
-                }
-            }
-        }
-    }
+/// Whether a name is odd, as a number is; of two numbers that follow each other, one. The
+/// other characters make two odd names even, and of a random name a coin.
+fn is_odd(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    // Of a number the last digit says it.
+    let counts = |at: &usize| !(is_digit(*at) && is_digit(at + 1));
+    (0..bytes.len()).filter(counts).filter_map(|at| bytes.get(at)).fold(0, |odd, byte| odd ^ byte) & 1 == 1
 }

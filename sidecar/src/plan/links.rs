@@ -1,17 +1,15 @@
 //! Links: whom this Geth should be connected to, who dials, and what to tell Geth.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::Rng;
 
-use super::dialer::Order;
+use super::dialer::{Node, Order};
 use super::listed::Listed;
 use super::membership::{Link, Wanted, sort};
 use super::memory::{Dial, Memory, Patience, Static};
-use super::scene::{Scene, is_share};
-use super::sight::Sight;
+use super::scene::Scene;
 use super::{Call, Failure, LinkState, Now, Own, Plan, Situation, concern, dialer, is_up, versions};
 use crate::enode::{Enode, PublicKey};
 
@@ -19,6 +17,10 @@ use crate::enode::{Enode, PublicKey};
 /// enough for a registry that was deleted to be whole again, shorter than a pod needs
 /// to come back.
 const GRACE: Duration = Duration::from_secs(1);
+/// For how long what a link took to come up says what others may take: as long as a busy machine stays so.
+const OF_LATE: Duration = Duration::from_secs(30);
+/// So long a registration counts at most: one that does not get through at all says nothing of the others.
+const SLOW_REGISTRY: Duration = Duration::from_secs(4);
 /// After slots were freed, no others are for so long: the others have to see it, and
 /// Geth to dial.
 const FREE_EVERY: Duration = Duration::from_millis(300);
@@ -31,7 +33,10 @@ pub(super) struct Links {
     fresh: bool,
     /// Whether the others have seen an earlier run of this Geth and not all found this one yet.
     restarted: bool,
-    sight: Sight,
+    /// How long the slowest took of the links that came up of late, and when that was.
+    slowest: (Duration, Duration),
+    /// Since when the registry lacks the own entry, as it is.
+    unregistered_since: Option<Duration>,
     /// When a slot may be freed again.
     free_at: Duration,
 }
@@ -40,6 +45,7 @@ impl Links {
     pub(super) fn geth_connected(&mut self, fresh: bool) {
         self.fresh = fresh;
         self.restarted = false;
+        (self.slowest, self.unregistered_since) = Default::default();
         self.memory.clear();
     }
 
@@ -52,7 +58,7 @@ impl Links {
     pub(super) fn dropped(&mut self, node_id: &str, why: &str) {
         let node = self.memory.iter_mut().find(|(key, _)| key.node_id() == node_id);
         if let Some((_, memory)) = node {
-            memory.dropped = Some(why.to_owned());
+            memory.ended(why);
         }
     }
 
@@ -80,17 +86,17 @@ impl Links {
         self.restarted |=
             registry.entry(situation.pod).is_some_and(|old| old.enode.key == own.enode.key && old.since < own.since);
 
-        let (mut wanted, mut links) = sort(situation, own, listed);
+        let (wanted, mut links) = sort(situation, own, listed);
         links.extend(listed.unreadable());
         plan.concerns.extend(concern::of_mesh(own, &wanted, listed, &links));
-        let registered = wanted.iter().filter(|node| listed.origin(&node.entry.enode.key).is_none());
-        let order = Order::of(registered.map(|node| node.entry.as_ref()).chain([own]), listed.externals());
         let is_registered = registry.entry(situation.pod).is_some_and(|entry| entry.since == own.since);
-        let seen = self.sight.observe(own, &order, is_registered, now);
-        // Geth fills its slots in the order in which it is told: first what nobody else dials.
-        wanted.sort_by_key(|node| !is_share(own, &node.entry, listed, &order));
         if let Some(peers) = situation.peers {
-            let scene = Scene { own, wanted: &wanted, listed, peers, order: &order, seen, now };
+            let registered = wanted.iter().filter(|node| listed.origin(&node.entry.enode.key).is_none());
+            let nodes = registered.map(Wanted::node).chain([Node { pod: situation.pod, entry: own }]);
+            let order = Order::of(nodes, listed.externals());
+            let took = self.slowness(is_registered, now);
+            let pod = situation.pod;
+            let scene = Scene { pod, own, wanted: &wanted, listed, peers, order: &order, is_registered, took, now };
             self.plan_wanted(&scene, rng, plan);
             self.plan_unwanted(&scene, plan);
             links.extend(wanted.iter().map(|node| self.describe(&scene, node)));
@@ -104,18 +110,44 @@ impl Links {
         links
     }
 
+    /// How long it took of late until a link was up, or the own entry in the registry: the others'
+    /// entries, and whoever dials this node, may take as long.
+    fn slowness(&mut self, is_registered: bool, now: Now) -> Duration {
+        let unregistered = self.unregistered_since.map_or(Duration::ZERO, |since| now.elapsed.saturating_sub(since));
+        let unregistered = unregistered.min(SLOW_REGISTRY);
+        let (slowest, at) = self.slowest;
+        let slowest = if now.elapsed < at + OF_LATE { slowest } else { Duration::ZERO };
+        if !is_registered {
+            self.unregistered_since.get_or_insert(now.elapsed);
+        } else if self.unregistered_since.take().is_some() && unregistered > slowest {
+            self.slowest = (unregistered, now.elapsed);
+        }
+        slowest.max(unregistered)
+    }
+
     /// What Geth has to be told of the nodes that shall be its peers.
     fn plan_wanted(&mut self, scene: &Scene<'_>, rng: &mut impl Rng, plan: &mut Plan) {
         let mut registered = scene.wanted.iter().filter(|node| scene.origin(&node.entry).is_none());
         self.restarted &= !registered.all(|node| scene.peer(&node.entry.enode.key).is_some_and(is_up));
-        let patience = if self.restarted { Patience::AFTER_RESTART } else { Patience::USUAL };
+        let listed = if self.fresh { Static::Absent } else { Static::Unknown };
+        let took = scene.wanted.iter().filter_map(|node| {
+            let memory = self.memory.entry(node.entry.enode.key).or_insert_with(|| Memory::new(listed));
+            let hurries = self.restarted && scene.outlived_a_run(&node.entry);
+            let patience = if hurries { Patience::AFTER_RESTART } else { Patience::USUAL };
+            memory.observe(&node.entry, scene, patience, rng)
+        });
+        if let Some(took) = took.max()
+            && took >= scene.took
+        {
+            self.slowest = (took, scene.now.elapsed);
+        }
         let mut slots = scene.slots(&self.memory);
         let mut starved = 0;
-        for node in scene.wanted {
+        // Geth fills its slots in the order in which it is told: first what nobody else makes room for.
+        let (shares, others): (Vec<_>, Vec<_>) = scene.wanted.iter().partition(|node| scene.is_share(node));
+        for node in shares.into_iter().chain(others) {
             let enode = node.entry.enode;
-            let listed = if self.fresh { Static::Absent } else { Static::Unknown };
-            let memory = self.memory.entry(enode.key).or_insert_with(|| Memory::new(listed));
-            memory.observe(&node.entry, scene, patience, rng);
+            let Some(memory) = self.memory.get_mut(&enode.key) else { continue };
             if memory.busy {
                 continue;
             }
@@ -125,10 +157,10 @@ impl Links {
             }
 
             let mut calls = Vec::new();
-            match memory.dial(scene, &node.entry, slots) {
+            match memory.dial(scene, node, &slots) {
                 dial @ (Dial::Now | Dial::StepIn) => {
                     calls = memory.add(enode, matches!(dial, Dial::StepIn));
-                    slots.take(scene.is_share(&node.entry));
+                    slots.take(scene.is_share(node), scene.now);
                 }
                 Dial::At(time) => plan.wake_at(time),
                 Dial::NoSlot => starved += 1,
@@ -146,27 +178,26 @@ impl Links {
         if starved > 0 && scene.now.elapsed < self.free_at {
             plan.wake_at(self.free_at);
         } else if starved > 0 {
-            self.free_slots(scene, starved, plan);
+            self.free_slots(scene, starved + scene.excess(), plan);
         }
     }
 
     /// Hangs up on up to `count` nodes that this Geth dialed though they are in the others'
     /// shares: those sides dial again, and slots are free for links that have nobody else.
-    ///
-    /// First on those that will still be in the others' shares when nodes have gone: in its
-    /// own, this Geth could not dial them again for as long as it remembers that it has.
     fn free_slots(&mut self, scene: &Scene<'_>, mut count: usize, plan: &mut Plan) {
-        let mut others: Vec<_> = scene.wanted.iter().filter(|node| !scene.is_share(&node.entry)).collect();
-        others.sort_by_key(|node| Reverse(scene.order.remoteness(scene.own, &node.entry)));
-        for node in others {
+        for node in scene.wanted.iter().filter(|node| !scene.is_share(node)) {
             if count == 0 {
                 return;
             }
             let enode = node.entry.enode;
             let Some(memory) = self.memory.get_mut(&enode.key) else { continue };
             let dialed = scene.peer(&enode.key).is_some_and(|peer| is_up(peer) && !peer.inbound);
-            let can_dial = memory.other_can_dial_at().is_none_or(|at| at <= scene.now.elapsed);
-            if dialed && can_dial && matches!(memory.listed, Static::At(_)) && !memory.busy {
+            if !dialed || !matches!(memory.listed, Static::At(_)) || memory.busy {
+                continue;
+            }
+            if let Some(at) = memory.other_can_dial_at().filter(|at| scene.now.elapsed < *at) {
+                plan.wake_at(at);
+            } else {
                 self.free_at = scene.now.elapsed + FREE_EVERY;
                 plan.wake_at(self.free_at);
                 memory.hang_up(enode, plan);
@@ -217,7 +248,7 @@ impl Links {
         let enode = node.entry.enode;
         let memory = self.memory.get(&enode.key);
         let listed = memory.is_some_and(|memory| matches!(memory.listed, Static::At(_)));
-        let begins = listed || scene.begins(&node.entry);
+        let begins = listed || memory.map_or_else(|| scene.begins(node), |memory| memory.begins(scene, node));
         let failure = memory.and_then(|memory| memory.failure.as_ref());
         let (state, reason) = match (scene.peer(&enode.key), failure) {
             (Some(peer), _) if is_up(peer) && peer.inbound => (LinkState::Connected, "it dialed this node".to_owned()),

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::dialer::Node;
 use super::listed::Listed;
 use super::{LinkState, Situation};
 use crate::enode::{Enode, PublicKey};
@@ -30,6 +31,12 @@ pub(super) struct Wanted<'a> {
     pub(super) pod: &'a str,
     /// Its entry, with the one of its addresses that this node dials.
     pub(super) entry: Cow<'a, Entry>,
+}
+
+impl Wanted<'_> {
+    pub(super) fn node(&self) -> Node<'_> {
+        Node { pod: self.pod, entry: &self.entry }
+    }
 }
 
 /// Sorts the other pods into those that shall be peers, and those that shall not, with the reason.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use rand::Rng;
 
 use super::listed::Origin;
+use super::membership::Wanted;
 use super::scene::{Scene, Slots};
 use super::{Action, Call, Failure, Now, Plan, dialer, is_up, jittered};
 use crate::backoff::Backoff;
@@ -15,15 +16,10 @@ use crate::registry::entry::Entry;
 
 /// How long a dial may take before Geth gives it up: `defaultDialTimeout` (p2p/server.go, v1.17.5).
 const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
-/// The longest that a younger node waits to see all who came before it.
-const SETTLE_AT_MOST: Duration = Duration::from_secs(2);
-/// How long an older node leaves a younger one out of whose reach it seems to be to dial it all the same, besides
-/// twice what the news of that one took to get here. As long as a handshake takes on a busy machine.
-const OUT_OF_REACH: Duration = Duration::from_millis(300);
-/// An entry that is this much older than the first look at it is no news, but was there before.
-const NEWS: Duration = Duration::from_secs(10);
-/// As slow as news is taken to be at most.
-const SLOW_NEWS: Duration = Duration::from_secs(2);
+/// The longest that a node waits for the registry to have its entry, and so to show who is there.
+const REGISTERED: Duration = Duration::from_secs(2);
+/// How long an older node leaves to one that has just come, which may dial everybody.
+const NEWCOMER: Duration = Duration::from_millis(300);
 /// How long a link may be missing for want of dial slots before one is freed: longer
 /// than a dial takes that has one.
 const FREE_SLOT: Duration = Duration::from_millis(500);
@@ -86,8 +82,6 @@ pub(super) struct Memory {
     pub(super) external: bool,
     /// Address and start of the run of Geth that the rest of this was seen of.
     run: Option<(SocketAddr, Timestamp)>,
-    /// How long after the start of that run this node read of it. Only as good as the clocks of the two agree.
-    news_took: Duration,
     down: Option<Down>,
     /// Whether the link to this run was ever up.
     was_up: bool,
@@ -97,10 +91,14 @@ pub(super) struct Memory {
     stepped_in: bool,
     /// This side hung up to free a dial slot: the other side dials now, in whose share it is.
     yielded: bool,
+    /// The other side hung up, to free one of its own.
+    left: bool,
     /// When it was first seen to be no longer wanted.
     pub(super) unwanted_since: Option<Duration>,
     /// Calls are under way.
     pub(super) busy: bool,
+    /// Among them one to dial it.
+    adding: bool,
     failures: u32,
     pub(super) failure: Option<Failure>,
     pub(super) retry_at: Duration,
@@ -115,14 +113,15 @@ impl Memory {
             trusted: false,
             external: false,
             run: None,
-            news_took: Duration::ZERO,
             down: None,
             was_up: false,
             told_at: None,
             stepped_in: false,
             yielded: false,
+            left: false,
             unwanted_since: None,
             busy: false,
+            adding: false,
             failures: 0,
             failure: None,
             retry_at: Duration::ZERO,
@@ -132,7 +131,7 @@ impl Memory {
 
     /// Takes note of which calls Geth accepted, and which one failed.
     pub(super) fn told(&mut self, accepted: &[Call], failure: Option<Failure>, now: Now) {
-        self.busy = false;
+        (self.busy, self.adding) = (false, false);
         for call in accepted {
             match call {
                 Call::Add(enode) => {
@@ -158,73 +157,92 @@ impl Memory {
         self.failure = failure;
     }
 
-    /// Takes note of whether the link is up. Whoever is to be dialed by the other side
-    /// has `patience` before this one does.
-    pub(super) fn observe(&mut self, entry: &Entry, scene: &Scene<'_>, patience: Patience, rng: &mut impl Rng) {
+    /// Takes note of whether the link is up, and says how long it was missing if it has just come up
+    /// for the first time. Whoever is to be dialed by the other side has `patience` before this one does.
+    pub(super) fn observe(
+        &mut self,
+        entry: &Entry,
+        scene: &Scene<'_>,
+        patience: Patience,
+        rng: &mut impl Rng,
+    ) -> Option<Duration> {
         self.unwanted_since = None;
         self.external = scene.origin(entry) == Some(Origin::External);
         let run = Some((entry.enode.address, entry.since));
         if self.run != run {
             // It moved or was restarted: what was seen of it before no longer counts.
-            (self.run, self.down, self.was_up, self.yielded) = (run, None, false, false);
+            (self.run, self.down, self.was_up, self.yielded, self.left) = (run, None, false, false, false);
             (self.failures, self.failure, self.retry_at) = (0, None, Duration::ZERO);
             self.dropped = None;
-            let took: Duration = scene.now.wall.duration_since(entry.since).try_into().unwrap_or_default();
-            self.news_took = if took < NEWS { took.min(SLOW_NEWS) } else { Duration::ZERO };
         }
         if scene.peer(&entry.enode.key).is_some_and(is_up) {
             // Of a link that stays up, Geth may have told the end before its list of peers shows it.
-            if self.down.take().is_some() || !self.was_up {
-                self.dropped = None;
+            let (down, is_first) = (self.down.take(), !self.was_up);
+            if down.is_some() || is_first {
+                (self.dropped, self.left) = (None, false);
             }
             (self.was_up, self.yielded) = (true, false);
-        } else if self.down.is_none() {
-            let since = scene.now.elapsed;
-            let news = if self.was_up { Duration::ZERO } else { 3 * self.news_took };
-            self.down = Some(Down { since, step_in_at: patience.ends(since + news, rng) });
+            // What was waited for with intent says nothing of how slow the others are.
+            let counts = is_first && !self.stepped_in && !self.external;
+            let since = down?.since.max(self.told_at.unwrap_or_default());
+            return Some(scene.now.elapsed.saturating_sub(since)).filter(|took| counts && *took < DIAL_TIMEOUT);
         }
+        if self.down.is_none() {
+            let since = scene.now.elapsed;
+            self.down = Some(Down { since, step_in_at: patience.ends(since, rng) });
+        }
+        None
     }
 
-    /// Whether Geth has to be told to dial `entry`, with so many dial slots left.
-    pub(super) fn dial(&self, scene: &Scene<'_>, entry: &Entry, slots: Slots) -> Dial {
+    /// Whether Geth has to be told to dial `node`, with so many dial slots left.
+    pub(super) fn dial(&self, scene: &Scene<'_>, node: &Wanted<'_>, slots: &Slots) -> Dial {
         let now = scene.now.elapsed;
+        let enode = node.entry.enode;
         // A connection that is about to become a link is as little touched as one that is up.
-        let (Some(down), None) = (self.down, scene.peer(&entry.enode.key)) else { return Dial::Leave };
-        let share = scene.is_share(entry);
-        let hung_up = self.yielded || self.dropped.as_deref() == Some(HUNG_UP);
-        let free_at = if hung_up {
+        let (Some(down), None) = (self.down, scene.peer(&enode.key)) else { return Dial::Leave };
+        let (begins, share) = (self.begins(scene, node), scene.is_share(node));
+        let step_in_at = down.step_in_at.max(down.since + (2 * scene.took).min(DIAL_TIMEOUT));
+        let free_at = if self.hung_up() {
             // The other side has made room for others, and waits for this one.
             down.since
         } else {
             down.since + if self.was_up { FREE_SLOT_AFTER_LOSS } else { FREE_SLOT }
         };
         let starved = if now < free_at { Dial::At(free_at) } else { Dial::NoSlot };
-        if self.listed == Static::At(entry.enode.address) {
-            if !scene.begins(entry) && self.dropped.as_deref() == Some(CROSSED) {
+        if self.listed == Static::At(enode.address) {
+            if !begins && self.dropped.as_deref() == Some(CROSSED) {
                 return Dial::Yield;
             }
             // Geth dials, and goes on doing so, as soon as it has a slot.
-            return if share && scene.is_full() { starved } else { Dial::Leave };
+            return match (share && scene.is_full(), begins || now >= step_in_at) {
+                (false, _) => Dial::Leave,
+                (true, false) => Dial::At(step_in_at),
+                (true, true) => starved,
+            };
         }
         // That it hung up may be seen before it is told.
-        if (self.was_up || hung_up) && now < down.since + HANGING_UP {
+        if (self.was_up || self.hung_up()) && now < down.since + HANGING_UP {
             return Dial::At(down.since + HANGING_UP);
         }
-        let begins = scene.begins(entry);
-        if begins && !hung_up && scene.origin(entry).is_none() {
-            let at = self.begins_at(scene, entry, down);
-            if now < at {
-                return Dial::At(at);
-            }
+        // The other one may have been restarted too, and have said so by then.
+        if begins && scene.is_newcomer(node) && !scene.is_registered && now < down.since + REGISTERED {
+            return Dial::At(down.since + REGISTERED);
         }
         if begins && (share || !scene.is_full()) {
-            Dial::Now
-        } else if now < down.step_in_at {
+            let at = match (scene.is_newcomer(node), scene.is_before(node)) {
+                (true, _) => Duration::ZERO,
+                // It may take its slots to be enough for all, not having seen as many, and dial itself.
+                (_, true) if !self.hung_up() => slots.paced().max(down.since + NEWCOMER + scene.took),
+                _ => slots.paced(),
+            };
+            if now < at { Dial::At(at) } else { Dial::Now }
+        } else if now < step_in_at {
             // An old address that Geth still dials stays for now: taking it back would
             // hang up on the node itself, which may be arriving at this moment.
-            Dial::At(down.step_in_at)
+            Dial::At(step_in_at)
         } else if slots.has(share) {
-            Dial::StepIn
+            let at = slots.paced();
+            if now < at { Dial::At(at) } else { Dial::StepIn }
         } else if share {
             starved
         } else {
@@ -233,16 +251,21 @@ impl Memory {
         }
     }
 
-    /// When this node, whose turn it seems to be, can be sure enough of that.
-    ///
-    /// Which nodes came between two of them the two may see some moments apart. A younger one that dials
-    /// too early uses up slots that it needs for others; if both dial, both wait for [`dialer::DIAL_HISTORY`].
-    fn begins_at(&self, scene: &Scene<'_>, entry: &Entry, down: Down) -> Duration {
-        if scene.order.is_older(scene.own, entry) {
-            return down.since + OUT_OF_REACH + 2 * self.news_took;
-        }
-        let seen_at = if scene.order.is_near(scene.own, entry) { scene.seen.earlier } else { scene.seen.all };
-        seen_at.min(down.since + SETTLE_AT_MOST)
+    /// Whether this node is the first to dial `node`: after one of the two has hung up for a
+    /// slot, whose share the link is.
+    pub(super) fn begins(&self, scene: &Scene<'_>, node: &Wanted<'_>) -> bool {
+        if self.hung_up() && scene.origin(&node.entry).is_none() { scene.is_share(node) } else { scene.begins(node) }
+    }
+
+    /// Whether this side or the other hung up to free a dial slot.
+    fn hung_up(&self) -> bool {
+        self.yielded || self.left
+    }
+
+    /// Takes note of why the connection ended, in Geth's words.
+    pub(super) fn ended(&mut self, why: &str) {
+        self.left |= why == HUNG_UP && !self.yielded;
+        self.dropped = Some(why.to_owned());
     }
 
     /// The calls after which Geth dials `enode`, in the place of the other side if it is so. Adding a key that Geth
@@ -266,6 +289,7 @@ impl Memory {
     pub(super) fn order(&mut self, key: PublicKey, calls: Vec<Call>, plan: &mut Plan) {
         if !calls.is_empty() {
             self.busy = true;
+            self.adding = calls.iter().any(|call| matches!(call, Call::Add(_)));
             plan.actions.push(Action::Tell { key, calls });
         }
     }
@@ -285,10 +309,13 @@ impl Memory {
         self.order(enode.key, vec![Call::Remove(enode)], plan);
     }
 
-    /// Whether Geth may be dialing it at this moment, out of one of its slots.
-    pub(super) fn is_being_dialed(&self, now: Now) -> bool {
-        let recently = self.told_at.is_some_and(|at| now.elapsed < at + DIAL_TIMEOUT);
-        recently && self.down.is_some() && matches!(self.listed, Static::At(_))
+    /// When Geth was told to dial it, if it may be doing so at this moment, out of one of its slots.
+    pub(super) fn told_at(&self, now: Now) -> Option<Duration> {
+        if self.adding && self.down.is_some() {
+            return Some(now.elapsed);
+        }
+        let may_dial = self.down.is_some() && matches!(self.listed, Static::At(_));
+        self.told_at.filter(|at| may_dial && now.elapsed < *at + DIAL_TIMEOUT)
     }
 }
 

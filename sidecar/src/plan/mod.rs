@@ -16,7 +16,6 @@ mod pace;
 mod records;
 mod scene;
 mod scribe;
-mod sight;
 mod versions;
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use sidecar::enode::{Enode, PublicKey};
 use sidecar::geth::{Eth, Peer};
-use sidecar::plan::dialer::Order;
+use sidecar::plan::dialer;
 use sidecar::plan::{Action, Call, Now, Outcome, Own, Planner, Situation};
 use sidecar::registry::entry::Entry;
 use sidecar::registry::view::View;
@@ -237,11 +237,13 @@ impl Sidecar {
     }
 
     /// Why this sidecar lets its Geth dial `peer`: see [`Ground`].
-    fn ground(&self, pod: &str, peer: &PublicKey) -> Ground {
+    fn ground<'a>(&'a self, pod: &'a str, peer: &PublicKey) -> Ground {
         let entries = self.entries(pod);
-        let own = self.entry()?;
-        let peer = entries.values().find(|entry| entry.enode.key == *peer)?;
-        if !Order::of(entries.values().copied(), 0).dials(own, peer) {
+        let node = |name: &'a str, entry| dialer::Node { pod: if name.is_empty() { pod } else { name }, entry };
+        let nodes: Vec<_> = entries.iter().map(|(name, entry)| node(name, entry)).collect();
+        let own = node("", self.entry()?);
+        let peer = *nodes.iter().find(|node| node.entry.enode.key == *peer)?;
+        if !dialer::Order::of(nodes, 0).begins(own, peer) {
             return None;
         }
         Some(self.digest(pod))

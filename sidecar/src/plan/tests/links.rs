@@ -10,54 +10,26 @@ fn does_the_younger_node_dial_at_once_and_the_older_only_trust() {
 }
 
 #[test]
-fn does_a_pair_of_one_age_have_one_dialer() {
-    for (own, expected) in [(1, vec![Call::Trust(at(2))]), (3, vec![Call::Add(at(2)), Call::Trust(at(2))])] {
-        let mut bench = Bench::beside(entry(own, 1000));
-        assert_eq!(calls(&bench.register(2, 1000).act()), expected, "the greater key counts as the younger node");
+fn do_two_of_about_one_age_dial_by_the_numbers_of_their_pods() {
+    for since in [965, 1000, 1035] {
+        let mut bench = Bench::new();
+        bench.register(2, since).register(3, since).register(10, since).register(13, since);
+        let told = calls(&bench.act());
+        let dialed: Vec<_> = told.iter().filter(|call| matches!(call, Call::Add(_))).collect();
+        assert_eq!(dialed, [&Call::Add(at(2)), &Call::Add(at(10))], "the others dial geth-1");
     }
 }
 
 #[test]
-fn does_a_node_among_many_dial_those_near_at_once_and_the_far_when_no_more_turn_up_that_came_before_it() {
-    let mut bench = Bench::beside(entry(1, 2000));
-    for node in 2..=13 {
-        bench.register(node, 1000);
+fn does_a_node_that_comes_back_dial_everybody_if_it_has_slots_for_all() {
+    for (nodes, dialed) in [(17, 16), (18, 9)] {
+        let mut bench = Bench::new();
+        for node in 2..=nodes {
+            bench.register(node, 900);
+        }
+        let told: Vec<_> = (0..4).flat_map(|_| calls(&bench.pass(SECOND).act())).collect();
+        assert_eq!(told.iter().filter(|call| matches!(call, Call::Add(_))).count(), dialed);
     }
-    let dialed = |bench: &mut Bench| calls(&bench.act()).iter().filter(|call| matches!(call, Call::Add(_))).count();
-    assert_eq!(dialed(&mut bench), 8, "half of its 16 slots");
-    bench.register(14, 1000).pass(Duration::from_millis(80));
-    assert_eq!(dialed(&mut bench), 1, "the newcomer is near");
-    assert_eq!(dialed(bench.pass(Duration::from_millis(80))), 0);
-    assert_eq!(dialed(bench.pass(Duration::from_millis(80))), 4, "nobody has come for 100 ms");
-}
-
-/// The oldest of 18 nodes, which reads of the others so long after they came.
-fn oldest(news: Duration) -> Bench {
-    let mut bench = Bench::beside(entry(1, 900));
-    bench.pass(news);
-    for node in 2..=18 {
-        bench.register(node, 1000);
-    }
-    bench
-}
-
-/// Whether 18 is dialed when so many milliseconds have passed.
-fn dials_18(bench: &mut Bench, millis: u64) -> bool {
-    calls(&bench.pass(Duration::from_millis(millis)).act()).contains(&Call::Add(at(18)))
-}
-
-#[test]
-fn does_an_older_node_leave_a_younger_one_time_to_dial_that_may_see_fewer_between_them() {
-    let mut bench = oldest(Duration::ZERO);
-    assert!(!dials_18(&mut bench, 0) && !dials_18(&mut bench, 250), "18 may not have seen all that came before it");
-    assert!(dials_18(&mut bench, 100), "by now it has, and leaves it to node 1");
-}
-
-#[test]
-fn does_an_older_node_wait_the_longer_for_a_younger_one_the_slower_news_is() {
-    let mut bench = oldest(SECOND);
-    assert!(!dials_18(&mut bench, 0) && !dials_18(&mut bench, 2250), "it read of 18 a second after 18 had come");
-    assert!(dials_18(&mut bench, 100));
 }
 
 #[test]
@@ -72,24 +44,6 @@ fn does_a_node_that_cannot_register_dial_all_the_same() {
 }
 
 #[test]
-fn does_an_order_that_never_holds_still_keep_nobody_waiting_for_long() {
-    let mut bench = Bench::beside(entry(1, 2000));
-    for node in 2..=13 {
-        bench.register(node, 1000);
-    }
-    let mut told = Vec::new();
-    for step in 0..27 {
-        match step % 2 {
-            0 => drop(bench.data.insert("geth-14".into(), entry(14, 1000).to_value())),
-            _ => drop(bench.data.remove("geth-14")),
-        }
-        bench.pass(Duration::from_millis(80));
-        told.extend(calls(&bench.act()));
-    }
-    assert!(told.contains(&Call::Add(at(2))), "{told:?}");
-}
-
-#[test]
 fn does_the_other_side_step_in_after_three_to_four_seconds() {
     let mut bench = Bench::new();
     bench.register(2, 1100).act();
@@ -97,6 +51,45 @@ fn does_the_other_side_step_in_after_three_to_four_seconds() {
     assert_eq!(calls(&bench.pass(SECOND * 5 / 2).act()), []);
     assert_eq!(calls(&bench.pass(SECOND * 2).act()), [Call::Add(at(2))]);
     assert_eq!(bench.state_of(2).0, LinkState::Dialing);
+}
+
+#[test]
+fn does_the_other_side_have_longer_where_links_take_longer_to_come_up() {
+    let mut bench = Bench::new();
+    bench.register(3, 1000).register(5, 1000).act();
+    bench.peers = vec![peer(5, Eth::Up, true)];
+    bench.pass(SECOND * 5 / 2).act();
+    assert_eq!(calls(&bench.pass(SECOND * 2).act()), [], "5 took 2.5 s");
+    assert_eq!(calls(&bench.pass(SECOND).act()), [Call::Add(at(3))]);
+}
+
+#[test]
+fn does_the_other_side_have_longer_where_registering_takes_longer() {
+    let mut bench = Bench::new();
+    bench.data.clear();
+    bench.read_only = true;
+    bench.register(3, 1000).act();
+    bench.read_only = false;
+    bench.pass(SECOND * 3).act();
+    bench.act();
+    assert_eq!(calls(&bench.pass(SECOND * 2).act()), [], "it took three seconds");
+    assert_eq!(calls(&bench.pass(SECOND * 2).act()), [Call::Add(at(3))]);
+}
+
+#[test]
+fn are_nodes_that_start_together_dialed_a_few_at_a_time_unless_links_come_up() {
+    let mut bench = Bench::new();
+    for node in 2..=33 {
+        bench.register(node, 1000);
+    }
+    let dialed = |bench: &mut Bench| calls(&bench.act()).iter().filter(|call| matches!(call, Call::Add(_))).count();
+    assert_eq!(dialed(&mut bench), 8);
+    assert_eq!(dialed(bench.pass(SECOND / 2)), 0);
+    bench.peers = vec![peer(2, Eth::Handshake, false)];
+    assert_eq!(dialed(&mut bench), 0);
+    bench.peers = vec![peer(2, Eth::Up, false)];
+    assert_eq!(dialed(&mut bench), 1);
+    assert_eq!(dialed(bench.pass(SECOND / 2)), 7, "those told a second ago may take as long as they like");
 }
 
 #[test]
@@ -114,6 +107,40 @@ fn does_the_side_that_stepped_in_give_way_when_the_two_dials_met() {
 }
 
 #[test]
+fn are_calls_under_way_dials_too() {
+    let mut bench = Bench::new();
+    (2..=33).for_each(|node| {
+        bench.register(node, 1000);
+    });
+    let adds = |plan: &Plan| calls(&plan.actions).iter().filter(|call| matches!(call, Call::Add(_))).count();
+    assert_eq!(adds(&bench.plan()), 8);
+    assert_eq!(adds(&bench.plan()), 0, "none of them was answered yet");
+}
+
+#[test]
+fn does_an_older_node_leave_a_newcomer_time_to_dial_that_may_see_fewer_others() {
+    let mut bench = Bench::new();
+    for node in 2..=18 {
+        bench.register(node, 1100);
+    }
+    assert!(!calls(&bench.act()).contains(&Call::Add(at(2))));
+    assert!(calls(&bench.pass(SECOND / 2).act()).contains(&Call::Add(at(2))));
+}
+
+#[test]
+fn is_a_link_dialed_at_once_that_the_other_side_gave_up_for_a_slot() {
+    for (node, dials) in [(2, true), (3, false)] {
+        let mut bench = Bench::new();
+        bench.register(node, 1100).peers = vec![peer(node, Eth::Up, true)];
+        bench.act();
+        bench.planner.dropped(&at(node).key.node_id(), "disconnect requested");
+        bench.peers.clear();
+        assert_eq!(calls(&bench.act()), [], "its Geth may still have the connection");
+        assert_eq!(calls(&bench.pass(SECOND).act()).contains(&Call::Add(at(node))), dials, "geth-{node}");
+    }
+}
+
+#[test]
 fn does_the_side_whose_turn_it_is_dial_on_when_the_two_dials_met() {
     let mut bench = Bench::new();
     assert!(bench.register(2, 900).calls().contains(&Call::Add(at(2))));
@@ -124,9 +151,10 @@ fn does_the_side_whose_turn_it_is_dial_on_when_the_two_dials_met() {
 #[test]
 fn does_a_geth_restarted_before_the_others_can_dial_it_again_not_wait_for_them() {
     let mut bench = Bench::new();
-    bench.register(2, 1000).register(3, 1020).act();
+    bench.register(2, 1000).register(3, 1000).act();
     bench.pass(SECOND * 10).planner.geth_connected(true);
     bench.own = Own::Ready(entry(1, 1010));
+    bench.act();
     bench.act();
     bench.pass(SECOND / 2);
     let told = calls(&bench.act());

@@ -18,6 +18,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// One sidecar's planner in a world that the test moves.
 struct Bench {
+    pod: String,
     planner: Planner,
     rng: SmallRng,
     now: Now,
@@ -52,6 +53,7 @@ impl Bench {
     fn new() -> Self {
         let wall = Timestamp::from_second(1000).unwrap();
         let mut bench = Self {
+            pod: "geth-1".into(),
             planner: Planner::default(),
             rng: SmallRng::seed_from_u64(1),
             now: Now { elapsed: Duration::ZERO, wall },
@@ -92,7 +94,7 @@ impl Bench {
         };
         let registry = View::default().next(&configmap);
         let situation =
-            Situation { pod: "geth-1", own: &self.own, registry: Some(&registry), peers: Some(&self.peers) };
+            Situation { pod: &self.pod, own: &self.own, registry: Some(&registry), peers: Some(&self.peers) };
         self.planner.plan(&situation, self.now, &mut self.rng)
     }
 
@@ -104,11 +106,11 @@ impl Bench {
                 Action::Tell { key, calls } => Outcome::Told { key, accepted: calls, failure: None },
                 Action::Assert(_) if self.read_only => Outcome::Wrote { ok: false },
                 Action::Assert(entry) => {
-                    self.data.insert("geth-1".into(), entry.to_value());
+                    self.data.insert(self.pod.clone(), entry.to_value());
                     Outcome::Wrote { ok: true }
                 }
                 Action::Withdraw { .. } => {
-                    self.data.remove("geth-1");
+                    self.data.remove(&self.pod);
                     Outcome::Wrote { ok: true }
                 }
                 Action::Look { pod, value } => {
@@ -129,7 +131,7 @@ impl Bench {
         plan.actions
     }
 
-    /// The calls planned, once the order has settled.
+    /// The calls planned now and two seconds later.
     fn calls(&mut self) -> Vec<Call> {
         let mut actions = self.act();
         self.pass(SECOND * 2);

@@ -62,20 +62,17 @@ fn do_all_sidecars_together_dial_every_link_once() {
         let mut dialed: BTreeMap<(IpAddr, IpAddr), usize> = BTreeMap::new();
         for own in 1..=count {
             let mut bench = Bench::new();
-            bench.data.clear();
             for node in 1..=count {
                 bench.register(node, 1000);
             }
-            let pod = format!("geth-{own}");
+            bench.pod = format!("geth-{own}");
             bench.own = Own::Ready(entry(own, 1000));
-            let value = bench.data.remove(&pod).unwrap();
-            // The bench is always geth-1: swap the names.
-            let other = bench.data.insert("geth-1".into(), value);
-            if own != 1 {
-                bench.data.insert(pod, other.unwrap());
-            }
-            for call in bench.calls() {
+            let mut told = calls(&bench.act());
+            while let Some(call) = told.pop() {
                 if let Call::Add(enode) = call {
+                    let up = peer(1, Eth::Up, false);
+                    bench.peers.push(Peer { key: enode.key, ..up });
+                    told.extend(calls(&bench.act()));
                     let (a, b) = (IpAddr::from(Ipv4Addr::new(10, 0, 0, own)), enode.address.ip());
                     *dialed.entry((a.min(b), a.max(b))).or_default() += 1;
                 }

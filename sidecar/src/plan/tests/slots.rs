@@ -6,55 +6,56 @@ fn small(node: u8, since: i64) -> Entry {
     Entry { max_peers: Some(6), ..entry(node, since) }
 }
 
-/// The youngest of seven nodes, node 1, with two dial slots. Both are used, for 7 and for 5, which
-/// node 1 dialed before it had read of 6 and 7, and which is to dial node 1 now; 6 is dialed by nobody else.
+impl Bench {
+    pub(super) fn register_small(&mut self, node: u8, since: i64) -> &mut Self {
+        self.data.insert(format!("geth-{node}"), small(node, since).to_value());
+        self
+    }
+}
+
+/// Node 1, with two dial slots. Both are used, for 3 and 5, which were there long before it and are to dial
+/// it by their numbers; 2, which has just come, is dialed by nobody else.
 fn without_slots() -> Bench {
     let mut bench = Bench::beside(small(1, 2000));
-    for node in 2..=5 {
-        bench.register(node, 1000);
-    }
-    bench.peers = [2, 3, 4].map(|node| peer(node, Eth::Up, true)).into();
-    assert!(bench.calls().contains(&Call::Add(at(5))));
-    bench.peers.push(peer(5, Eth::Up, false));
-    bench.register(6, 1000).register(7, 1000);
-    let told = bench.calls();
-    assert!(told.contains(&Call::Add(at(6))) && told.contains(&Call::Add(at(7))), "{told:?}");
-    bench.peers.push(peer(7, Eth::Up, false));
+    let told = bench.register_small(3, 1000).register_small(5, 1000).calls();
+    assert!(told.contains(&Call::Add(at(3))) && told.contains(&Call::Add(at(5))), "{told:?}");
+    bench.peers.extend([peer(3, Eth::Up, false), peer(5, Eth::Up, false)]);
+    let told = calls(&bench.register_small(2, 2000).act());
+    assert_eq!(told, [Call::Add(at(2)), Call::Trust(at(2))]);
     bench
 }
 
 #[test]
 fn is_a_dial_slot_freed_for_a_link_that_nobody_else_dials() {
     let mut bench = without_slots();
-    assert_eq!(calls(&bench.act()), [Call::Remove(at(5))], "5 itself dials next");
-    assert_eq!(bench.state_of(6).0, LinkState::NoSlot);
-    // Nobody else is hung up on before that one is seen to be gone.
-    assert_eq!(calls(&bench.act()), []);
-    bench.peers.retain(|peer| peer.key != at(5).key);
-    bench.peers.push(peer(6, Eth::Up, false));
+    assert_eq!(bench.state_of(2).0, LinkState::NoSlot);
+    assert_eq!(calls(&bench.act()), [], "Geth may have dialed it before it had no slot left");
+    assert_eq!(calls(&bench.pass(SECOND).act()), [Call::Remove(at(3))], "3 itself dials next");
+    assert_eq!(calls(&bench.act()), [], "nobody else is hung up on before that one is seen to be gone");
+    bench.peers.retain(|peer| peer.key != at(3).key);
+    bench.peers.push(peer(2, Eth::Up, false));
     for _ in 0..60 {
-        assert_eq!(calls(&bench.pass(SECOND).act()), [], "both slots are used, and 5 has to make room");
+        assert_eq!(calls(&bench.pass(SECOND).act()), [], "both slots are used, and 3 has to make room");
     }
 }
 
 #[test]
 fn is_a_link_that_was_given_up_for_its_slot_not_dialed_again_at_once() {
     let mut bench = without_slots();
-    bench.act();
-    bench.peers.retain(|peer| peer.key != at(5).key);
-    assert_eq!(calls(&bench.pass(SECOND).act()), [], "the slot is for 6, which Geth has been told to dial");
+    bench.pass(SECOND).act();
+    bench.peers.retain(|peer| peer.key != at(3).key);
+    assert_eq!(calls(&bench.pass(SECOND).act()), [], "the slot is for 2, which Geth has been told to dial");
 }
 
-/// Node 1 with two dial slots, both used: for 3, which is to dial node 1 and did not, and for 2, the only other node then.
-/// The first of the two that is in its share now, 4, came since.
+/// Node 1 with two dial slots, both used: for 3, which is to dial node 1 and did not, and for 2. Then 4 comes,
+/// which is in its share.
 fn stepped_in() -> Bench {
     let mut bench = Bench::beside(small(1, 1000));
-    bench.register(2, 900).register(3, 1001);
-    assert!(bench.calls().contains(&Call::Add(at(2))));
+    assert!(bench.register_small(2, 1000).register_small(3, 1000).calls().contains(&Call::Add(at(2))));
     bench.peers.push(peer(2, Eth::Up, false));
     assert_eq!(calls(&bench.pass(SECOND * 20).act()), [Call::Add(at(3))], "a slot is left for it");
     bench.peers.push(peer(3, Eth::Up, false));
-    bench.register(4, 950);
+    bench.register_small(4, 1000);
     bench
 }
 
@@ -71,28 +72,27 @@ fn is_nobody_hung_up_on_who_may_have_dialed_in_vain_less_than_35_s_ago() {
 #[test]
 fn does_a_node_keep_its_last_slots_for_those_whom_it_is_to_dial() {
     let mut bench = Bench::beside(small(1, 1000));
-    // 2 and 3 fill its slots as soon as they can be reached.
-    bench.register(2, 900).register(3, 900).register(4, 1001);
+    // 2 and 4 fill its slots as soon as they can be reached.
+    bench.register_small(2, 1000).register_small(3, 1000).register_small(4, 1000);
     for _ in 0..60 {
-        assert!(!calls(&bench.pass(SECOND).act()).contains(&Call::Add(at(4))));
+        assert!(!calls(&bench.pass(SECOND).act()).contains(&Call::Add(at(3))));
     }
 }
 
 #[test]
 fn is_nobody_hung_up_on_where_slots_are_used_for_the_own_share_alone() {
-    let mut bench = Bench::new();
-    // Too many nodes for two slots each: node 1, the oldest, is to dial all that came more than two after it.
-    bench.own = Own::Ready(small(1, 900));
-    for node in 1..=7 {
-        bench.data.insert(format!("geth-{node}"), small(node, if node == 1 { 900 } else { 1000 }).to_value());
+    // Too many nodes for two slots each: 2, 4 and 6 are dialed by node 1.
+    let mut bench = Bench::beside(small(1, 1000));
+    for node in 2..=7 {
+        bench.register_small(node, 1000);
     }
-    bench.peers = [2, 3].map(|node| peer(node, Eth::Up, true)).into();
-    bench.peers.extend([peer(6, Eth::Up, false), peer(7, Eth::Up, false)]);
+    bench.peers = [3, 5, 7].map(|node| peer(node, Eth::Up, true)).into();
+    bench.peers.extend([peer(2, Eth::Up, false), peer(4, Eth::Up, false)]);
     bench.calls();
     for _ in 0..60 {
         assert_eq!(calls(&bench.pass(SECOND).act()), [], "hanging up on one would only lose another");
     }
-    let (state, reason) = bench.state_of(4);
+    let (state, reason) = bench.state_of(6);
     assert!(state == LinkState::NoSlot && reason.contains("all 2 slots"), "{state:?}: {reason}");
 }
 
