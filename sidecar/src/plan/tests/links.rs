@@ -77,6 +77,21 @@ fn does_the_other_side_have_longer_where_registering_takes_longer() {
 }
 
 #[test]
+fn is_what_took_long_before_geth_was_restarted_forgotten() {
+    let mut bench = Bench::new();
+    bench.register(3, 1000).register(5, 1000).act();
+    bench.peers = vec![peer(5, Eth::Up, true)];
+    bench.pass(SECOND * 10).act();
+    bench.planner.geth_connected(true);
+    bench.own = Own::Ready(entry(1, 1010));
+    bench.peers.clear();
+    bench.act();
+    bench.act();
+    let told = calls(&bench.pass(SECOND / 2).act());
+    assert!(told.contains(&Call::Add(at(3))) && told.contains(&Call::Add(at(5))), "{told:?}");
+}
+
+#[test]
 fn are_nodes_that_start_together_dialed_a_few_at_a_time_unless_links_come_up() {
     let mut bench = Bench::new();
     for node in 2..=33 {
@@ -137,6 +152,8 @@ fn is_a_link_dialed_at_once_that_the_other_side_gave_up_for_a_slot() {
         bench.peers.clear();
         assert_eq!(calls(&bench.act()), [], "its Geth may still have the connection");
         assert_eq!(calls(&bench.pass(SECOND).act()).contains(&Call::Add(at(node))), dials, "geth-{node}");
+        bench.planner.dropped(&at(node).key.node_id(), "already connected");
+        assert_eq!(calls(&bench.act()), [], "its Geth still had the connection, and nobody else dials");
     }
 }
 
