@@ -88,15 +88,6 @@ async fn does_a_mesh_keep_its_links_when_a_geth_comes_with_the_key_of_one_of_its
     pods.push(start_twin(&network));
     name_each_other(&network, &pods[0], &pods[3]).await;
     sleep(Duration::from_secs(60)).await;
-    for pod in &pods {
-        eprintln!(
-            "{} {:?} {:?} {:?}",
-            pod.number,
-            pod.geth.methods(),
-            pod.geth.statics(),
-            pod.sidecar.status.borrow().peers
-        );
-    }
     assert_eq!(links(&pods)[..3], before);
     assert_eq!(stay(&network, &pods).await, 0);
     assert!((0..4).all(|number| network.entry(number).is_some()));
