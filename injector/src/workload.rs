@@ -58,10 +58,11 @@ fn add_label(review: &Review, settings: &Settings, defaults: &Defaults) -> Resul
     let workload = &review.object;
     let mut edit = Edit::new(workload);
     edit.set(&place(["spec", "template", "metadata", "labels", KEY]), json!(ENABLED))?;
-    let warnings = foresee(edit.object(), settings, defaults);
+    let patch = edit.into_patch();
+    let warnings = foresee(workload, &patch, settings, defaults);
     let decision =
         if label(workload) == Some(ENABLED) { Decision::WorkloadUnchanged } else { Decision::TemplateLabelled };
-    Ok(Outcome::changed(decision, edit.into_patch(), warnings))
+    Ok(Outcome::changed(decision, patch, warnings))
 }
 
 fn remove_label(workload: &Value) -> Result<Outcome, Refusal> {
@@ -95,8 +96,12 @@ fn selects_by_label(workload: &Value) -> bool {
 
 /// What the pods of this template will meet. Told here, because this is where a person is looking: the refusal of a pod
 /// shows up only in the workload's Events.
-fn foresee(workload: &Value, settings: &Settings, defaults: &Defaults) -> Vec<String> {
-    let template = &workload["spec"]["template"];
+fn foresee(workload: &Value, patch: &Patch, settings: &Settings, defaults: &Defaults) -> Vec<String> {
+    let mut template = json!({ "spec": { "template": workload["spec"]["template"] } });
+    if json_patch::patch(&mut template, patch).is_err() {
+        return Vec::new();
+    }
+    let template = &template["spec"]["template"];
     // How the account fares is found out when a pod comes.
     let outcome = Survey::of(template, settings, defaults).inject(&Account::Ready);
     match outcome.message {

@@ -65,7 +65,7 @@ pub(super) fn plan(pod: &Value, choice: AccountChoice, registry: Option<String>)
 
 /// Gives the pod its account as far as that exists. The account that is owed its rights, if one is.
 pub(super) fn give<'a>(
-    edit: &mut Edit,
+    edit: &mut Edit<'_>,
     plan: &'a AccountPlan,
     account: &Account,
     warnings: &mut Vec<String>,
@@ -90,7 +90,7 @@ pub(super) fn give<'a>(
 }
 
 /// Makes the pod's account that of the plan.
-fn put(edit: &mut Edit, plan: &AccountPlan) -> Result<(), Misshapen> {
+fn put(edit: &mut Edit<'_>, plan: &AccountPlan) -> Result<(), Misshapen> {
     if plan.replaces.is_some() {
         edit.set(&place(["spec", "serviceAccountName"]), json!(plan.name))?;
         let deprecated = place(["spec", "serviceAccount"]);

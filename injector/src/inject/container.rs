@@ -63,14 +63,14 @@ pub(super) fn existing(pod: &Value) -> Result<Option<Place>, Refusal> {
 }
 
 /// Adds the sidecar.
-pub(super) fn add(edit: &mut Edit, sidecar: Value, native: bool) -> Result<(), Misshapen> {
+pub(super) fn add(edit: &mut Edit<'_>, sidecar: Value, native: bool) -> Result<(), Misshapen> {
     // At the end of the list: it needs no place in front, and nobody's indices shift. Native sidecars are stopped in
     // reverse order, so a service mesh that began before it still carries its last words.
     edit.append(&place(["spec", if native { NATIVE_LIST } else { CLASSIC_LIST }]), sidecar)
 }
 
 /// Puts back what other webhooks, which do not know these fields, drop from a sidecar.
-pub(super) fn repair(edit: &mut Edit, sidecar: &Place) -> Result<(), Misshapen> {
+pub(super) fn repair(edit: &mut Edit<'_>, sidecar: &Place) -> Result<(), Misshapen> {
     if sidecar.list == NATIVE_LIST {
         // Without it this is an init container that never ends, and Geth never starts.
         edit.set(&sidecar.member("restartPolicy"), json!("Always"))?;

@@ -75,7 +75,7 @@ pub(super) struct MaxPeers {
 
 /// Gives the Geth container its variables, each only if neither a flag nor a variable of the user's sets it.
 pub(super) fn add_to_geth(
-    edit: &mut Edit,
+    edit: &mut Edit<'_>,
     geth: &Geth<'_>,
     socket: &Socket,
     max_peers: MaxPeers,

@@ -16,7 +16,7 @@ use super::{cmdline, env, text};
 const FLAG: &str = "ipcdisable";
 
 /// Takes the flag out of command, arguments and variables of the Geth container.
-pub(super) fn remove(edit: &mut Edit, geth: &Geth<'_>, warnings: &mut Vec<String>) -> Result<(), Misshapen> {
+pub(super) fn remove(edit: &mut Edit<'_>, geth: &Geth<'_>, warnings: &mut Vec<String>) -> Result<(), Misshapen> {
     let index = geth.index.to_string();
     let mut found = Vec::new();
     for field in ["command", "args"] {

@@ -284,7 +284,7 @@ fn apply(pod: &Value, plan: &Plan<'_>, context: &Context<'_>) -> Result<Outcome,
     let mut warnings = Vec::new();
 
     ipcdisable::remove(&mut edit, &plan.geth, &mut warnings)?;
-    volume::add(&mut edit, &plan.geth, &plan.socket)?;
+    volume::add(&mut edit, pod, &plan.geth, &plan.socket)?;
     env::add_to_geth(&mut edit, &plan.geth, &plan.socket, plan.max_peers, &mut warnings)?;
     match &plan.sidecar {
         Some(sidecar) => {
@@ -307,9 +307,9 @@ fn apply(pod: &Value, plan: &Plan<'_>, context: &Context<'_>) -> Result<Outcome,
     let unbound = place(["metadata", "annotations", annotations::UNBOUND]);
     // When the pod was let in without its account, that comes now because it is ready, and nobody took it out.
     let awaited = edit.get(&unbound).is_some();
-    let others = edit.changed();
+    let others = edit.changes();
     let debt = account::give(&mut edit, &plan.account, account, &mut warnings)?;
-    let missing = if awaited { others } else { edit.changed() };
+    let missing = if awaited { others } else { edit.changes() };
     match debt {
         Some(name) => edit.set(&unbound, json!(name))?,
         None if awaited && *account == &Account::Ready => edit.remove(&unbound)?,
@@ -317,19 +317,20 @@ fn apply(pod: &Value, plan: &Plan<'_>, context: &Context<'_>) -> Result<Outcome,
     }
 
     let patch = edit.into_patch();
-    let decision = match (&plan.sidecar, missing.is_empty()) {
+    let decision = match (&plan.sidecar, missing) {
         (None, _) => Decision::Injected,
-        (Some(_), false) => Decision::Repaired,
-        (Some(_), true) => Decision::AlreadyInjected,
+        (Some(_), 0) => Decision::AlreadyInjected,
+        (Some(_), _) => Decision::Repaired,
     };
     if decision == Decision::Injected {
         warnings.extend(advice(pod, plan, settings));
     }
     let mut outcome = Outcome::changed(decision, patch, warnings);
     if decision == Decision::Repaired {
+        let places: Vec<_> = outcome.patch.iter().take(missing).map(|change| change.path().to_string()).collect();
         let message = format!(
             "a webhook that is asked after this one took something out of this pod again, which is back now: {}",
-            text::listed(&missing, ", ")
+            text::listed(&places, ", ")
         );
         outcome.warnings.insert(0, message.clone());
         outcome.message = Some(message);
