@@ -1,15 +1,15 @@
 //! The AdmissionReview as it comes in and as it goes out.
 //!
 //! Only what the injector needs is read; the object itself stays raw JSON, so that fields this build knows nothing of
-//! are neither lost nor judged. The answer is written by hand as well: its patch has to be base64 of the JSON Patch
+//! are neither lost nor judged. The answer is a type of its own as well: its patch has to be base64 of the JSON Patch
 //! (`k8s.io/api/admission/v1`, `AdmissionResponse.patch` is `[]byte`).
 
-use std::fmt::Display;
+use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::inject::{Outcome, text};
@@ -161,56 +161,81 @@ impl Review {
 }
 
 /// One answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Response(Value);
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Response {
+    api_version: String,
+    kind: &'static str,
+    response: Answer,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    uid: String,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    // The API server refuses a patchType without a patch.
+    #[serde(flatten)]
+    patch: Option<PatchText>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    audit_annotations: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Status {
+    status: &'static str,
+    code: u16,
+    reason: &'static str,
+    message: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PatchText {
+    patch_type: &'static str,
+    /// Base64 of a JSON Patch.
+    patch: String,
+}
 
 impl Response {
     /// The answer that an outcome amounts to.
     #[must_use]
     pub fn new(review: &Review, outcome: &Outcome) -> Self {
-        let mut response = json!({ "uid": review.uid, "allowed": !outcome.denied });
-        if outcome.denied {
-            let message = outcome.message.clone().unwrap_or_else(|| outcome.decision.word().to_owned());
-            response["status"] =
-                json!({ "status": "Failure", "code": DENIED, "reason": "Forbidden", "message": message });
-        } else if !outcome.patch.is_empty() {
-            response["patchType"] = json!("JSONPatch");
-            response["patch"] = json!(BASE64.encode(written(&outcome.patch)));
-        }
-        if !outcome.audit.is_empty() {
-            response["auditAnnotations"] = json!(outcome.audit);
-        }
-        let answer = Self(json!({ "apiVersion": review.api_version, "kind": KIND, "response": response }));
-        outcome.warnings.iter().fold(answer, |answer, warning| answer.with_warning(warning))
-    }
-
-    /// Adds a sentence that `kubectl` and other clients show to whoever made the request.
-    #[must_use]
-    pub fn with_warning(mut self, warning: &str) -> Self {
-        let sentence = json!(format!("{WARNING_PREFIX}{warning}"));
-        match &mut self.0["response"]["warnings"] {
-            Value::Array(warnings) => warnings.push(sentence),
-            absent => *absent = json!([sentence]),
-        }
-        self
+        let message = || outcome.message.clone().unwrap_or_else(|| outcome.decision.word().to_owned());
+        let status = || Status { status: "Failure", code: DENIED, reason: "Forbidden", message: message() };
+        let patch = || PatchText { patch_type: "JSONPatch", patch: BASE64.encode(written(&outcome.patch)) };
+        let answer = Answer {
+            uid: review.uid.clone(),
+            allowed: !outcome.denied,
+            status: outcome.denied.then(status),
+            patch: (!outcome.denied && !outcome.patch.is_empty()).then(patch),
+            audit_annotations: outcome.audit.clone(),
+            warnings: outcome.warnings.iter().map(|warning| format!("{WARNING_PREFIX}{warning}")).collect(),
+        };
+        Self { api_version: review.api_version.clone(), kind: KIND, response: answer }
     }
 
     /// The body of the HTTP answer, whose status is 200 whatever was decided.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
-        written(&self.0)
+        written(self)
     }
 }
 
-/// As JSON. `Display` would do as well, but passes each bit through a formatter, which for a patch costs as much as reading
-/// the whole review.
-fn written(json: &(impl Serialize + Display)) -> Vec<u8> {
+/// As JSON.
+fn written(json: &impl Serialize) -> Vec<u8> {
     // What has nothing but texts for keys can always be written.
-    serde_json::to_vec(json).unwrap_or_else(|_| json.to_string().into_bytes())
+    serde_json::to_vec(json).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::decision::Decision;
     use json_patch::Patch;
