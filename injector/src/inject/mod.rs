@@ -284,7 +284,7 @@ fn apply(pod: &Value, plan: &Plan<'_>, context: &Context<'_>) -> Result<Outcome,
     let mut warnings = Vec::new();
 
     ipcdisable::remove(&mut edit, &plan.geth, &mut warnings)?;
-    volume::add(&mut edit, pod, &plan.geth, &plan.socket)?;
+    volume::add(&mut edit, &plan.geth, &plan.socket)?;
     env::add_to_geth(&mut edit, &plan.geth, &plan.socket, plan.max_peers, &mut warnings)?;
     match &plan.sidecar {
         Some(sidecar) => {

@@ -38,6 +38,11 @@ impl<'a> Edit<'a> {
         Self { object, operations: Vec::new() }
     }
 
+    /// The object as it was received.
+    pub(crate) fn object(&self) -> &'a Value {
+        self.object
+    }
+
     /// The value at a place, if there is one; null counts as none, as everywhere in the Kubernetes API. A list or map is as
     /// it was received or put there, whatever was changed within it since.
     pub(crate) fn get(&self, place: &PointerBuf) -> Option<&Value> {

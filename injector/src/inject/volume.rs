@@ -61,17 +61,17 @@ pub(super) fn check_names(pod: &Value) -> Result<(), Refusal> {
 }
 
 /// Adds the volumes that are missing, and the mount of the socket's volume in the Geth container.
-pub(super) fn add(edit: &mut Edit<'_>, pod: &Value, geth: &Geth<'_>, socket: &Socket) -> Result<(), Misshapen> {
+pub(super) fn add(edit: &mut Edit<'_>, geth: &Geth<'_>, socket: &Socket) -> Result<(), Misshapen> {
     let volumes = place(["spec", "volumes"]);
     let needs_ipc = match &socket.holder {
         Holder::Ours { .. } => true,
         Holder::Theirs { mount } => mount["name"] == IPC,
     };
-    if needs_ipc && find(pod, IPC).is_none() {
+    if needs_ipc && find(edit.object(), IPC).is_none() {
         let medium = json!({ "medium": "Memory", "sizeLimit": IPC_SIZE });
         edit.append(&volumes, json!({ "name": IPC, "emptyDir": medium }))?;
     }
-    if find(pod, TOKEN).is_none() {
+    if find(edit.object(), TOKEN).is_none() {
         edit.append(&volumes, token_volume())?;
     }
     if let Holder::Ours { directory } = &socket.holder {
@@ -83,9 +83,9 @@ pub(super) fn add(edit: &mut Edit<'_>, pod: &Value, geth: &Geth<'_>, socket: &So
 
 /// Adds the mounts that an existing sidecar lacks.
 pub(super) fn repair(edit: &mut Edit<'_>, sidecar: &container::Place, socket: &Socket) -> Result<(), Misshapen> {
-    let Some(existing) = edit.get(&sidecar.pointer()).cloned() else { return Ok(()) };
+    let Some(existing) = edit.object().pointer(sidecar.pointer().as_str()) else { return Ok(()) };
     for mount in sidecar_mounts(socket) {
-        if !mounts(&existing).any(|other| other["mountPath"] == mount["mountPath"]) {
+        if !mounts(existing).any(|other| other["mountPath"] == mount["mountPath"]) {
             edit.append(&sidecar.member("volumeMounts"), mount)?;
         }
     }
