@@ -100,32 +100,38 @@ module() {
 
 # program SET NAME: the path of NAME, built from pins/SET unless it is there already.
 program() {
-  local set=$1 name=$2 version flags='-s -w' path dir
+  local set=$1 name=$2 version with_c=0 tags='' flags='-s -w' path dir
   version=$(pinned "$set")
   if [[ $set == */kubernetes ]]; then
     # Kubernetes learns its version from the linker, and kubeadm insists on one.
     for path in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
       flags+=" -X $path.gitVersion=$version -X $path.gitMajor=1 -X $path.gitMinor=${minor#1.} -X $path.gitTreeState=clean"
     done
+  elif [[ $set == geth ]]; then
+    # With C, as in the published image: elliptic curves in Go make each handshake several times as dear.
+    # Tags and linker flags are those of its static builds (build/ci.go).
+    with_c=1 tags=urfave_cli_no_docs,ckzg,osusergo,netgo
+    flags+=' -linkmode external -extldflags "-static -Wl,-z,stack-size=0x800000"'
   elif [[ $set == geth-clique ]]; then
-    # It reaches for the runtime's own clock, which Go's linker has refused since 1.23.
+    # It reaches for the runtime's own clock, which Go's linker has refused since 1.23; its C no longer compiles.
     flags+=' -checklinkname=0'
   fi
   dir=$cache/programs/${set//\//-}-$version-$(fingerprint "$here/pins/$set/go.sum" - <<<"$flags")
   if [[ ! -x $dir/$name ]]; then
     command -v go >/dev/null || die "Go is needed to build $name: please install it"
     mkdir -p "$dir"
-    quietly "building $name $version" build "$here/pins/$set" "$name" "$flags" "$dir/.$name.$$"
+    CGO_ENABLED=$with_c quietly "building $name $version" \
+      build "$here/pins/$set" "$name" "$dir/.$name.$$" -tags "$tags" -ldflags "$flags"
     mv "$dir/.$name.$$" "$dir/$name"
   fi
   echo "$dir/$name"
 }
 
-# build MODULE NAME LDFLAGS OUT: build the tool NAME of a module of pins/.
+# build MODULE NAME OUT FLAG...: build the tool NAME of a module of pins/.
 build() {
   local package
   package=$(go list -C "$1" tool | grep -E "(^|/)$2(/v[0-9]+)?\$") &&
-    CGO_ENABLED=0 go build -C "$1" -trimpath -ldflags "$3" -o "$4" "$package"
+    go build -C "$1" -trimpath -o "$3" "${@:4}" "$package"
 }
 
 # static_programs: build the sidecar and the injector as they are in the images, and print the folder they are in.
