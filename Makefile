@@ -17,7 +17,7 @@ tools := e2e/cluster/tools
 # another would compile the dependencies again, with other features.
 tests = $(basename $(notdir $(wildcard $(1)/tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard $(1)/tests/*/main.rs)))
 e2e_tests := $(filter-out chart,$(call tests,e2e))
-unit_tests := $(foreach crate,sidecar injector e2e/fakes,$(call tests,$(crate))) $(filter chart,$(call tests,e2e))
+unit_tests := $(foreach crate,sidecar injection injector e2e/fakes,$(call tests,$(crate))) $(filter chart,$(call tests,e2e))
 ifneq ($(filter $(e2e_tests),$(unit_tests)),)
 $(error two tests are called $(filter $(e2e_tests),$(unit_tests)): please rename one)
 endif

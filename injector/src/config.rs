@@ -16,6 +16,8 @@ use crate::scope::Scope;
 use crate::tls::{self, Source, folder, server_name};
 
 pub use self::manifests::InjectArgs;
+#[cfg(test)]
+pub(crate) use self::manifests::example_settings;
 
 mod manifests;
 mod sidecars;

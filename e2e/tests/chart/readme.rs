@@ -195,7 +195,7 @@ fn rust(folder: &Path, text: &mut String) {
 #[test]
 fn does_every_test_exist_that_the_page_beside_other_injectors_names() {
     let mut all = String::new();
-    ["injector", "sidecar", "e2e"].iter().for_each(|folder| rust(&root().join(folder), &mut all));
+    ["injection", "injector", "sidecar", "e2e"].iter().for_each(|folder| rust(&root().join(folder), &mut all));
     let page = file("docs/injectors.md");
     let is_test = |word: &&str| {
         word.matches('_').count() > 2 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())

@@ -199,7 +199,7 @@ fn known_pods() -> Vec<Value> {
 
 /// The words of a list in the part of the injector that recognises Geth.
 fn words_of(list: &str) -> Vec<String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../injector/src/inject/geth.rs");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../injection/src/inject/geth.rs");
     let source = fs::read_to_string(source).expect("the injector's source");
     let rest = source.split_once(&format!("const {list}: ")).unwrap_or_else(|| panic!("no list {list}")).1;
     let list = rest.split_once("= [").and_then(|(_, rest)| rest.split_once("];")).expect("a list").0;

@@ -45,10 +45,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::example_settings;
 
     #[test]
     fn is_only_the_account_of_a_pod_with_the_sidecar_owed_its_rights_whatever_an_annotation_says() {
-        let settings = Settings { registry_namespaces: vec!["shared".to_owned()], ..Settings::example() };
+        let settings = Settings { registry_namespaces: vec!["shared".to_owned()], ..example_settings() };
         let pod = |sidecar: bool, account: &str, registry: Option<&str>| {
             let sidecar = json!({"name": if sidecar { "geth-peering" } else { "other" }, "image": "s", "restartPolicy": "Always"});
             json!({

@@ -89,6 +89,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::example_settings;
 
     #[test]
     fn is_only_a_pod_told_that_lacks_what_it_asked_for_or_has_what_is_old() {
@@ -127,7 +128,7 @@ mod tests {
 
     fn judged(pod: &Value) -> Option<Flaw> {
         let metadata = serde_json::from_value(pod["metadata"].clone()).unwrap();
-        judge_whole(&metadata, pod, &Settings::example(), &Defaults::default())
+        judge_whole(&metadata, pod, &example_settings(), &Defaults::default())
     }
 
     #[test]

@@ -248,8 +248,9 @@ mod tests {
 
     #[test]
     fn is_the_pod_to_try_one_that_is_injected() {
-        use crate::inject::{Account, Context, Settings, inject};
-        let settings = Settings::example();
+        use crate::config::example_settings;
+        use crate::inject::{Account, Context, inject};
+        let settings = example_settings();
         let outcome = inject(&example(), &Context { settings: &settings, account: &Account::Ready });
         assert_eq!(outcome.decision.word(), "injected");
         assert!(outcome.warnings.is_empty(), "{:?}", outcome.warnings);

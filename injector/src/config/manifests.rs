@@ -41,3 +41,14 @@ impl InjectArgs {
         }
     }
 }
+
+/// What sidecars are like where nobody says otherwise, for tests.
+#[cfg(test)]
+pub(crate) fn example_settings() -> crate::inject::Settings {
+    use crate::cli::{Cli, Command};
+    let told = ["injector", "inject", "--file=-", "--sidecar-image=geth-peering/sidecar:0.1.0"];
+    match <Cli as clap::Parser>::try_parse_from(told).unwrap().command {
+        Command::Inject(args) => args.check().unwrap().1.settings,
+        _ => unreachable!("it is told to inject"),
+    }
+}

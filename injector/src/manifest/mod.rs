@@ -8,6 +8,7 @@
 mod documents;
 mod rights;
 mod template;
+mod undo;
 
 use std::fmt::Write as _;
 
@@ -16,7 +17,7 @@ use thiserror::Error;
 
 use crate::decision::Decision;
 use crate::inject::{
-    Account, AccountPlan, DISABLED, Defaults, ENABLED, KEY, Outcome, SIDECAR, Settings, Survey, UNDO, text, undo,
+    Account, AccountPlan, DISABLED, Defaults, ENABLED, KEY, Outcome, SIDECAR, Settings, Survey, UNDO, text,
 };
 use crate::workload::bad_annotation;
 use documents::Document;

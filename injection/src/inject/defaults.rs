@@ -31,7 +31,8 @@ impl Defaults {
     }
 
     /// What the annotation `key` says.
-    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).map(String::as_str)
     }
 

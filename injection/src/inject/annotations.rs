@@ -20,17 +20,17 @@ pub(super) const PREFIX: &str = "geth-peering/";
 
 /// The injector's own mark: the version that injected the pod. Its value is not judged, since it comes along when
 /// somebody copies a running pod.
-pub(crate) const INJECTED: &str = "geth-peering/injected";
+pub const INJECTED: &str = "geth-peering/injected";
 
 /// The injector's own mark on a pod that it let in before the account under which the pod runs had its rights: the account's
 /// name. They are owed to it by whoever reads this, so its value is not judged either.
-pub(crate) const UNBOUND: &str = "geth-peering/unbound";
+pub const UNBOUND: &str = "geth-peering/unbound";
 
 /// Where the registry of a pod is, if not in its own namespace.
-pub(crate) const REGISTRY_NAMESPACE: &str = "geth-peering/registry-namespace";
+pub const REGISTRY_NAMESPACE: &str = "geth-peering/registry-namespace";
 
 /// How to take out again what was put into a manifest. Only manifests carry it; its value is judged when it is used.
-pub(crate) const UNDO: &str = "geth-peering/undo";
+pub const UNDO: &str = "geth-peering/undo";
 
 /// Every key a user may write, without the prefix.
 const KEYS: [&str; 18] = [

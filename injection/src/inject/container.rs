@@ -16,7 +16,7 @@ use super::{Plan, Refusal, Settings, env, text, user, volume};
 use crate::decision::Decision;
 
 /// Name of the container.
-pub(crate) const NAME: &str = "geth-peering";
+pub const NAME: &str = "geth-peering";
 
 /// Variables on which the directory of a mount may depend; each is searched in the container's `env`.
 const MAX_VARIABLES: usize = 32;

@@ -42,7 +42,8 @@ pub fn mutate(review: &Review, settings: &Settings, defaults: &Defaults) -> Outc
 }
 
 /// What is said of a workload's annotation that is neither of the two values.
-pub(crate) fn bad_annotation(value: &str) -> String {
+#[must_use]
+pub fn bad_annotation(value: &str) -> String {
     format!("annotation {KEY}={}: write {ENABLED} or {DISABLED}", text::quoted(value))
 }
 

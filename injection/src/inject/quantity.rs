@@ -4,10 +4,11 @@ use std::str::FromStr;
 
 /// An amount in thousandths. Grammar: `k8s.io/apimachinery/pkg/api/resource`, type `Quantity`.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub(crate) struct Quantity(f64);
+pub struct Quantity(f64);
 
 impl Quantity {
-    pub(crate) const ZERO: Self = Self(0.0);
+    /// Nothing.
+    pub const ZERO: Self = Self(0.0);
 }
 
 impl FromStr for Quantity {

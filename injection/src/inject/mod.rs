@@ -16,10 +16,9 @@ mod geth;
 mod ipc;
 mod ipcdisable;
 mod patch;
-pub(crate) mod quantity;
+pub mod quantity;
 mod shell;
-pub(crate) mod text;
-pub(crate) mod undo;
+pub mod text;
 mod user;
 mod volume;
 
@@ -33,8 +32,8 @@ pub(crate) use patch::{Edit, Misshapen, place};
 
 use crate::decision::Decision;
 use annotations::{AccountChoice, Overrides};
-pub(crate) use annotations::{INJECTED, REGISTRY_NAMESPACE, UNBOUND, UNDO};
-pub(crate) use container::NAME as SIDECAR;
+pub use annotations::{INJECTED, REGISTRY_NAMESPACE, UNBOUND, UNDO};
+pub use container::NAME as SIDECAR;
 pub use defaults::Defaults;
 use geth::Geth;
 
@@ -46,7 +45,7 @@ pub const ENABLED: &str = "enabled";
 pub const DISABLED: &str = "disabled";
 
 /// Annotation of a pod by which a kubelet shows a static pod.
-pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// What the administrator chose for all sidecars.
 #[derive(Clone, Debug, PartialEq, Eq)]

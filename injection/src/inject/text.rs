@@ -13,22 +13,26 @@ const ERROR_LENGTH: usize = 200;
 const ITEMS: usize = 8;
 
 /// A text in quotes, escaped, and no longer than one reads.
-pub(crate) fn quoted(text: &str) -> String {
+#[must_use]
+pub fn quoted(text: &str) -> String {
     format!("{:?}", clipped(text, LENGTH))
 }
 
 /// The same without the quotes.
-pub(crate) fn shown(text: &str) -> String {
+#[must_use]
+pub fn shown(text: &str) -> String {
     bare(text, LENGTH)
 }
 
 /// An error as the end of a sentence.
-pub(crate) fn error(error: &impl ToString) -> String {
+#[must_use]
+pub fn error(error: &impl ToString) -> String {
     bare(&error.to_string(), ERROR_LENGTH)
 }
 
 /// Items with a separator between them; of many, the first and the number of the others.
-pub(crate) fn listed(items: &[String], separator: &str) -> String {
+#[must_use]
+pub fn listed(items: &[String], separator: &str) -> String {
     let list = items[..items.len().min(ITEMS)].join(separator);
     match items.len().saturating_sub(ITEMS) {
         0 => list,
