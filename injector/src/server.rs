@@ -1,7 +1,7 @@
 //! Listening and serving: TLS for the API server's requests, plain HTTP for probes and metrics.
 //!
-//! What a client can hold is bounded: the size of a request, the time for each, the age of a connection, and their number,
-//! in all and from one address ([`connections`](crate::connections)).
+//! What a client can hold is bounded: the size of a request, the time for each, the age of a connection, and their number
+//! ([`connections`](crate::connections)).
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
@@ -25,9 +25,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::bodies::{Bodies, Unread};
-use crate::connections::Connections;
+use crate::connections::{Connections, Requests};
 use crate::handler::{Unanswered, Webhook};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
@@ -59,10 +60,10 @@ const LAST_REQUEST: Duration = Duration::from_secs(5);
 /// The same for a connection that is too old, which nothing hurries: longer than the 90 s after which an API server closes
 /// by itself what it does not use (see [`HEAD_DEADLINE`]).
 const LAST_REQUEST_OF_OLD: Duration = Duration::from_secs(100);
-/// How many connections may be open on one port, half of them from one address. API servers speak HTTP/1.1 to webhooks
+/// How many connections may be open on one port. API servers speak HTTP/1.1 to webhooks
 /// (apiserver `pkg/util/webhook/client.go`), so each review under way takes one: up to 600 of an API server
 /// (`--max-requests-inflight` 400 and `--max-mutating-requests-inflight` 200).
-const MAX_CONNECTIONS: u32 = 2048;
+const MAX_CONNECTIONS: usize = 2048;
 /// How long accepting rests after a failure, which mostly is a want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -165,7 +166,7 @@ pub struct Bound {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     ages: Ages,
-    max_connections: u32,
+    max_connections: usize,
 }
 
 /// When connections end.
@@ -197,8 +198,8 @@ impl Bound {
         Self { ages: Ages { most, last_request }, ..self }
     }
 
-    /// Lets no more than `most` connections be open, half of them from one address; 2,048 unless told otherwise.
-    pub fn with_connections(self, most: u32) -> Self {
+    /// Lets no more than `most` connections be open; 2,048 unless told otherwise.
+    pub fn with_connections(self, most: usize) -> Self {
         Self { max_connections: most, ..self }
     }
 
@@ -214,17 +215,18 @@ impl Bound {
     /// gives requests that are under way up to `drain` to finish.
     pub async fn serve(self, router: Router, stop: CancellationToken, drain: Duration) {
         let Self { listener, tls, ages, max_connections } = self;
-        let connections = Connections::new(max_connections);
+        let (connections, served) = (Connections::new(max_connections), TaskTracker::new());
         let accepting = async {
-            // Never closed, so there is always room to come.
-            while let Some(place) = connections.room().await {
+            loop {
                 match listener.accept().await {
                     Ok((stream, source)) => {
-                        let Some(taken) = connections.take(place, source.ip()) else { continue };
+                        let Some(place) = connections.take(source.ip()) else { continue };
                         let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
-                        tokio::spawn(async move {
-                            connection(stream, tls, router, ages, stop).await;
-                            drop(taken);
+                        served.spawn(async move {
+                            tokio::select! {
+                                () = connection(stream, tls, router, place.requests(), ages, stop) => {}
+                                () = place.given_up() => {}
+                            }
                         });
                     }
                     Err(error) => {
@@ -239,7 +241,8 @@ impl Bound {
             () = accepting => {}
         }
         drop(listener);
-        if !connections.closed(drain).await {
+        served.close();
+        if tokio::time::timeout(drain, served.wait()).await.is_err() {
             tracing::warn!("requests are still under way after {} s; leaving them", drain.as_secs());
         }
     }
@@ -269,7 +272,14 @@ impl Leave {
     }
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, ages: Ages, stop: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    requests: Requests,
+    ages: Ages,
+    stop: CancellationToken,
+) {
     // Answers are small and wanted at once.
     let _best_effort = stream.set_nodelay(true);
     let leave = Arc::new(Leave::default());
@@ -285,7 +295,7 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router,
         }
         leave.last_request(LAST_REQUEST).await;
     };
-    let Some(tls) = tls else { return http(stream, false, router, &leave, end).await };
+    let Some(tls) = tls else { return http(stream, false, router, requests, &leave, end).await };
     let handshake = tokio::time::timeout(HANDSHAKE_DEADLINE, tls.accept(stream));
     let shaken = tokio::select! {
         shaken = handshake => shaken,
@@ -295,7 +305,7 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router,
     match shaken {
         Ok(Ok(stream)) => {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            http(stream, is_http2, router, &leave, end).await;
+            http(stream, is_http2, router, requests, &leave, end).await;
         }
         // Port scanners and probes of load balancers do this all day.
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
@@ -309,6 +319,7 @@ async fn http(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     http2: bool,
     router: Router,
+    requests: Requests,
     leave: &Arc<Leave>,
     end: impl Future<Output = ()>,
 ) {
@@ -318,10 +329,12 @@ async fn http(
     let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
     let left = leave.clone();
     let router = router.layer(middleware::from_fn(move |request: Request, next: Next| {
-        let left = left.clone();
+        let (left, under_way) = (left.clone(), requests.begin());
         async move {
             left.asked().await;
-            next.run(request).await
+            let response = next.run(request).await;
+            drop(under_way);
+            response
         }
     }));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
