@@ -116,7 +116,7 @@ program() {
     # It reaches for the runtime's own clock, which Go's linker has refused since 1.23; its C no longer compiles.
     flags+=' -checklinkname=0'
   fi
-  dir=$cache/programs/${set//\//-}-$version-$(fingerprint "$here/pins/$set/go.sum" - <<<"$flags")
+  dir=$cache/programs/${set//\//-}-$version-$(fingerprint "$here/pins/$set/go.sum" - <<<"$flags${tags:+ $tags $with_c}")
   if [[ ! -x $dir/$name ]]; then
     command -v go >/dev/null || die "Go is needed to build $name: please install it"
     mkdir -p "$dir"
@@ -135,11 +135,13 @@ build() {
 }
 
 # static_programs: build the sidecar and the injector as they are in the images, and print the folder they are in.
-# Naming the target keeps the flag from build scripts and procedural macros, which cannot be static.
+# Naming the target keeps the flags from build scripts and procedural macros, which cannot be static.
 static_programs() {
-  local triple
+  local triple flags='-C target-feature=+crt-static' oldest
   triple=$(rustc --print host-tuple)
-  RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --release --target "$triple" --bin sidecar --bin injector >&2
+  # Packed, relocations take next to no room.  A static program unpacks them by itself, with glibc 2.36 and newer.
+  oldest=$(printf '%s\n' 2.36 "$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)" | sort -V | head -1)
+  [[ $oldest != 2.36 ]] || flags+=' -C link-arg=-Wl,-z,pack-relative-relocs'
+  RUSTFLAGS=$flags cargo build --release --target "$triple" --bin sidecar --bin injector >&2
   echo "${CARGO_TARGET_DIR:-target}/$triple/release"
 }
