@@ -135,8 +135,10 @@ impl Review {
     /// # Errors
     /// When the body is not a question of a version that this webhook speaks.
     pub fn parse(body: &[u8]) -> Result<Self, ReviewError> {
+        // As a whole, which costs less than string by string.
+        let body = std::str::from_utf8(body).map_err(|error| ReviewError::Shape(text::error(&error)))?;
         let Envelope { api_version, kind, request } =
-            serde_json::from_slice(body).map_err(|error| ReviewError::Shape(text::error(&error)))?;
+            serde_json::from_str(body).map_err(|error| ReviewError::Shape(text::error(&error)))?;
         if api_version != API_VERSION || kind != KIND {
             let (api_version, kind) = (text::quoted(&api_version), text::quoted(&kind));
             return Err(ReviewError::Version { api_version, kind });
@@ -286,7 +288,10 @@ mod tests {
             *body.pointer_mut(pointer).unwrap() = value;
             parse(&body).unwrap_err()
         };
-        assert!(matches!(Review::parse(b"\xff\xfe").unwrap_err(), ReviewError::Shape(_)));
+        for bytes in [b"\xff\xfe".as_slice(), b"{\"fieldOfTomorrow\": \"\xff\"}"] {
+            let error = Review::parse(bytes).unwrap_err();
+            assert!(matches!(&error, ReviewError::Shape(why) if why.contains("utf-8")), "{error}");
+        }
         assert!(matches!(Review::parse(b"[]").unwrap_err(), ReviewError::Shape(_)));
         assert!(matches!(with("/request", Value::Null), ReviewError::NoRequest));
         assert!(matches!(with("/request/operation", json!("EAT")), ReviewError::Shape(_)));
