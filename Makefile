@@ -39,7 +39,10 @@ unit: ## the tests that need no cluster
 
 e2e: install ## the tests on the kind cluster
 	@e2e/cluster/load-geth $(cluster) geth-clique
-	@PATH="$$($(tools) kind helm helm4 kubectl):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && export E2E_CONTEXT=kind-$(cluster) && set -a && . target/images.env && set +a && \
+	@PATH="$$($(tools) kind helm helm4 kubectl cert-manager-controller cert-manager-cainjector):$$PATH" && \
+	KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && export KUBECONFIG E2E_CONTEXT=kind-$(cluster) && \
+	E2E_CERT_MANAGER="$$(. e2e/cluster/lib.sh && module cert-manager)" && export E2E_CERT_MANAGER && \
+	set -a && . target/images.env && set +a && \
 	$(cargo_test) $(addprefix --test ,$(sort $(e2e_tests)))
 	@e2e/bench/run 0 0
 

@@ -73,6 +73,10 @@ fn does_cert_manager_make_what_api_servers_ask_for() {
     assert_eq!(issuer["name"], ca);
     let authority = &objects.get("Certificate", ca)["spec"];
     assert_eq!((&authority["isCA"], &authority["secretName"]), (&json!(true), &json!(ca)));
+    // Its Secrets stay when Helm has gone; the README's command for what stays finds them.
+    for spec in [certificate, authority] {
+        assert_eq!(spec["secretTemplate"]["labels"]["app.kubernetes.io/managed-by"], "geth-peering");
+    }
     // What the injectors serve is good under the authority of before and after its renewal, for both have one key.
     assert_eq!(authority["privateKey"]["rotationPolicy"], "Never");
     assert_eq!(objects.get("Issuer", ca)["spec"]["ca"]["secretName"], ca);
