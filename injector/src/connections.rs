@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 /// The connections of one port.
 pub(crate) struct Connections {
-    most: usize,
     open: Arc<Mutex<Open>>,
 }
 
 #[derive(Default)]
 struct Open {
+    /// How many there may be.
+    most: usize,
     sources: HashMap<IpAddr, Source>,
     /// How many connections there are of all sources.
     count: usize,
@@ -50,7 +51,6 @@ pub(crate) struct Place {
     source: IpAddr,
     number: u64,
     held: Arc<Held>,
-    most: usize,
     open: Arc<Mutex<Open>>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct UnderWay(Arc<Held>);
 impl Connections {
     /// Up to `most` in all.
     pub(crate) fn new(most: usize) -> Self {
-        Self { most, open: Arc::default() }
+        Self { open: Arc::new(Mutex::new(Open { most, ..Open::default() })) }
     }
 
     /// A place for a connection from `source`, if need be one that another address has to give up; none if all are taken,
@@ -73,7 +73,7 @@ impl Connections {
         // A port that listens to both shows IPv4 in the clothes of IPv6.
         let source = source.to_canonical();
         let mut open = lock(&self.open);
-        if open.count >= self.most {
+        if open.count >= open.most {
             open.tell();
             let own = open.sources.get(&source).map_or(0, |own| own.held.len());
             let from = payer(open.shares(), own).and_then(|payer| open.sources.get_mut(&payer))?;
@@ -85,7 +85,7 @@ impl Connections {
         open.number += 1;
         let (number, held) = (open.number, Arc::<Held>::default());
         open.sources.entry(source).or_default().held.insert(number, held.clone());
-        Some(Place { source, number, held, most: self.most, open: self.open.clone() })
+        Some(Place { source, number, held, open: self.open.clone() })
     }
 }
 
@@ -154,7 +154,7 @@ impl Drop for Place {
             open.sources.remove(&self.source);
         }
         open.count -= usize::from(was_open);
-        open.told &= open.count > self.most / 2;
+        open.told &= open.count > open.most / 2;
     }
 }
 

@@ -329,12 +329,11 @@ async fn http(
     let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
     let left = leave.clone();
     let router = router.layer(middleware::from_fn(move |request: Request, next: Next| {
-        let (left, under_way) = (left.clone(), requests.begin());
+        let (left, requests) = (left.clone(), requests.clone());
         async move {
+            let _under_way = requests.begin();
             left.asked().await;
-            let response = next.run(request).await;
-            drop(under_way);
-            response
+            next.run(request).await
         }
     }));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));

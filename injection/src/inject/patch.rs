@@ -45,10 +45,21 @@ impl<'a> Edit<'a> {
         self.object
     }
 
-    /// The value at a place, if there is one; null counts as none, as everywhere in the Kubernetes API. A list or map is as
-    /// it was received or put there, whatever was changed within it since.
-    pub(crate) fn get(&self, place: &PointerBuf) -> Option<&Value> {
-        self.at(place)
+    /// The value at a place, if there is one: what the last change that touched it left there, else what was received; null
+    /// counts as none, as everywhere in the Kubernetes API. A list or map is as it was received or put there, whatever was
+    /// changed within it since.
+    pub(crate) fn get(&self, place: &Pointer) -> Option<&Value> {
+        let changed = self.operations.iter().rev().find_map(|operation| {
+            let inside = place.as_str().strip_prefix(operation.path().as_str())?;
+            // It is none if only the beginning of a name is the same.
+            let inside = Pointer::parse(inside).ok()?;
+            Some(match operation {
+                PatchOperation::Add(AddOperation { value, .. })
+                | PatchOperation::Replace(ReplaceOperation { value, .. }) => inside.resolve(value).ok(),
+                _ => None,
+            })
+        });
+        changed.unwrap_or_else(|| place.resolve(self.object).ok()).filter(|value| !value.is_null())
     }
 
     /// Adds an item to the end of a list, which is created where absent or null.
@@ -110,25 +121,10 @@ impl<'a> Edit<'a> {
         place.resolve(self.object).map(|_| ()).map_err(|_| misshapen(place))
     }
 
-    /// What the last change that touched a place left there, else what was received.
-    fn at(&self, place: &Pointer) -> Option<&Value> {
-        let changed = self.operations.iter().rev().find_map(|operation| {
-            let inside = place.as_str().strip_prefix(operation.path().as_str())?;
-            // It is none if only the beginning of a name is the same.
-            let inside = Pointer::parse(inside).ok()?;
-            Some(match operation {
-                PatchOperation::Add(AddOperation { value, .. })
-                | PatchOperation::Replace(ReplaceOperation { value, .. }) => inside.resolve(value).ok(),
-                _ => None,
-            })
-        });
-        changed.unwrap_or_else(|| place.resolve(self.object).ok()).filter(|value| !value.is_null())
-    }
-
     /// The innermost value that is there on the way to a place, and where it is.
     fn innermost<'p>(&self, place: &'p Pointer) -> (&'p Pointer, &Value) {
         let mut way = successors(place.parent(), |above| above.parent());
-        way.find_map(|above| Some((above, self.at(above)?))).unwrap_or((Pointer::root(), self.object))
+        way.find_map(|above| Some((above, self.get(above)?))).unwrap_or((Pointer::root(), self.object))
     }
 }
 
