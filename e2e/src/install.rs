@@ -126,6 +126,15 @@ pub async fn reviews_of_pods(client: &Client) -> Result<u64> {
     Ok(count as u64)
 }
 
+/// Has kubelets bring changed Secrets to the injectors' pods now: a pod that changes gets them at once, others within a
+/// minute or so.
+///
+/// # Errors
+/// When kubectl fails.
+pub async fn bring_secrets() -> Result<()> {
+    run("kubectl", &["annotate", "pods", "--all", "--namespace", RELEASE, "e2e=renewed"], "").await.map(drop)
+}
+
 async fn ask(client: &Client, pod: &str, what: &str) -> Result<String> {
     let path = format!("/api/v1/namespaces/{RELEASE}/pods/{pod}:8080/proxy/{what}");
     Ok(client.request_text(http::Request::get(path).body(Vec::new())?).await?)

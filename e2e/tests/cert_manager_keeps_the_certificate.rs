@@ -58,8 +58,7 @@ async fn is_certified(namespace: &Namespace, network: &Network, values: &str, de
     })
     .await
     .with_context(|| controllers.state())?;
-    // A kubelet brings a changed Secret to its pods within a minute or so, or when a pod changes.
-    install::run("kubectl", &["annotate", "pods", "--all", "--namespace", RELEASE, "e2e=renewed"], "").await?;
+    install::bring_secrets().await?;
     wait::until("the injectors serve another certificate", wait::PODS, async || {
         let now = install::certificates(client).await?;
         ensure!(now.iter().all(|certificate| !first.contains(certificate)), "they serve the old one");

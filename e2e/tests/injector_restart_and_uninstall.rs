@@ -195,8 +195,7 @@ async fn does_an_installation_with_a_certificate_from_elsewhere_follow_its_secre
         let outcome = async {
             away::grows_with(namespace, network, &existing.to_string()).await?;
             let renewed = put().await?;
-            // A kubelet brings a changed Secret to its pods within a minute or so, or when a pod changes.
-            install::run("kubectl", &["annotate", "pods", "--all", "--namespace", RELEASE, "e2e=renewed"], "").await?;
+            install::bring_secrets().await?;
             let lines = |pem: &str| pem.lines().map(str::trim).collect::<String>();
             wait::until("every injector serves the new certificate", wait::PODS, async || {
                 let served = install::certificates(&namespace.client).await?;
