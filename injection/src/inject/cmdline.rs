@@ -99,39 +99,39 @@ pub(super) enum Flag {
 
 /// All that can be told from the command and the arguments of a container.
 #[derive(Clone, Debug, Default)]
-pub(super) struct CommandLine {
+pub(super) struct CommandLine<'a> {
     /// The words after `geth`, once for every time it is started as a node.
-    nodes: Vec<Vec<Word>>,
+    nodes: Vec<Vec<Word<'a>>>,
     /// Every word there is.
-    words: Vec<Word>,
+    words: Vec<Word<'a>>,
     /// `geth` itself is written somewhere, as a node or for a task.
     pub(super) names_geth: bool,
     /// The container has no command: what runs is the image's entrypoint with these arguments.
     pub(super) entrypoint: bool,
     /// The first word, without its directory; empty if there is no command.
-    pub(super) program: String,
+    pub(super) program: &'a str,
 }
 
-impl CommandLine {
+impl<'a> CommandLine<'a> {
     /// Reads `command` and `args` of a container.
-    pub(super) fn of(container: &Value) -> Self {
-        let list = |field: &str| -> Vec<Word> {
+    pub(super) fn of(container: &'a Value) -> Self {
+        let list = |field: &str| -> Vec<Word<'a>> {
             let items = container[field].as_array().map(Vec::as_slice).unwrap_or_default();
             // Kubernetes expands $(X) in these, and Geth expands $X in paths.
             items
                 .iter()
                 .filter_map(Value::as_str)
-                .map(|text| Word { text: text.to_owned(), unknown: text.contains('$') })
+                .map(|text| Word { text: text.into(), unknown: text.contains('$') })
                 .collect()
         };
         let (command, args) = (list("command"), list("args"));
         let mut line = Self {
             entrypoint: command.is_empty(),
-            program: command.first().map(|word| base_name(&word.text).to_owned()).unwrap_or_default(),
+            program: container["command"][0].as_str().map(base_name).unwrap_or_default(),
             ..Self::default()
         };
         let variables = script_variables(container);
-        let texts = command.iter().chain(&args).map(|word| word.text.as_str());
+        let texts = command.iter().chain(&args).map(|word| word.text.as_ref());
         if texts.chain(variables.iter().map(|(_, value)| *value)).map(str::len).sum::<usize>() > MAX_LENGTH {
             // As with a script that is a file: nobody here reads it.
             return line;
@@ -159,14 +159,14 @@ impl CommandLine {
 
     /// Whether a flag that needs no value is there and on.
     pub(super) fn switch(&self, name: &str) -> bool {
-        let on = |word: &Word| {
+        let on = |word: &Word<'_>| {
             let flag = word.text.strip_prefix("--").or_else(|| word.text.strip_prefix('-'));
             flag.and_then(|flag| flag.strip_prefix(name)).is_some_and(|rest| rest.is_empty() || rest == "=true")
         };
         self.words.iter().any(on)
     }
 
-    fn read(&mut self, words: &[Word], depth: usize) {
+    fn read(&mut self, words: &[Word<'a>], depth: usize) {
         if let Some(after) = after_geth(words) {
             self.names_geth = true;
             if !is_task(after) {
@@ -178,7 +178,7 @@ impl CommandLine {
             return;
         }
         for Word { text, .. } in words {
-            let script = text.contains(char::is_whitespace).then_some(text.as_str());
+            let script = text.contains(char::is_whitespace).then_some(text.as_ref());
             for part in script.into_iter().chain(assignment(text)) {
                 split(part).iter().for_each(|words| self.read(words, depth + 1));
             }
@@ -186,13 +186,13 @@ impl CommandLine {
     }
 }
 
-fn flag_in(words: &[Word], name: &str) -> Option<Flag> {
-    let of = |(index, word): (usize, &Word)| -> Option<Flag> {
+fn flag_in(words: &[Word<'_>], name: &str) -> Option<Flag> {
+    let of = |(index, word): (usize, &Word<'_>)| -> Option<Flag> {
         let rest = word.text.strip_prefix("--").or_else(|| word.text.strip_prefix('-'))?.strip_prefix(name)?;
         let (text, unknown) = match rest.strip_prefix('=') {
             Some(value) => (value, word.unknown),
             None if rest.is_empty() => {
-                words.get(index + 1).map_or(("", true), |next| (next.text.as_str(), next.unknown))
+                words.get(index + 1).map_or(("", true), |next| (next.text.as_ref(), next.unknown))
             }
             None => return None,
         };
@@ -201,15 +201,16 @@ fn flag_in(words: &[Word], name: &str) -> Option<Flag> {
     words.iter().enumerate().filter_map(of).next_back()
 }
 
-fn is_task(words: &[Word]) -> bool {
+fn is_task(words: &[Word<'_>]) -> bool {
     // Behind `--datadir` stands a directory, whatever it is called.
-    let takes_value = |word: &Word| {
+    let takes_value = |word: &Word<'_>| {
         let flag = word.text.strip_prefix("--").or_else(|| word.text.strip_prefix('-'));
         flag.is_some_and(|flag| !flag.is_empty() && !flag.contains('=') && !SWITCHES.contains(&flag))
     };
     let before = |index: usize| index.checked_sub(1).and_then(|index| words.get(index));
-    let task =
-        |(index, word): (usize, &Word)| TASKS.contains(&word.text.as_str()) && !before(index).is_some_and(takes_value);
+    let task = |(index, word): (usize, &Word<'_>)| {
+        TASKS.contains(&word.text.as_ref()) && !before(index).is_some_and(takes_value)
+    };
     words.iter().enumerate().any(task)
 }
 
@@ -243,12 +244,12 @@ fn references(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The words behind `geth`, if this command starts it.
-fn after_geth(words: &[Word]) -> Option<&[Word]> {
+fn after_geth<'w, 'a>(words: &'w [Word<'a>]) -> Option<&'w [Word<'a>]> {
     let begin =
-        words.iter().position(|word| assignment(&word.text).is_none() && !KEYWORDS.contains(&word.text.as_str()))?;
+        words.iter().position(|word| assignment(&word.text).is_none() && !KEYWORDS.contains(&word.text.as_ref()))?;
     let command = &words[begin..];
     // A word with blanks is a script within the command; it is read on its own.
-    let named = |word: &Word| base_name(&word.text) == "geth" && !word.text.contains(char::is_whitespace);
+    let named = |word: &Word<'_>| base_name(&word.text) == "geth" && !word.text.contains(char::is_whitespace);
     let wrapped = command.first().is_some_and(|word| WRAPPERS.contains(&base_name(&word.text)));
     let at = command.iter().position(named).filter(|at| *at == 0 || wrapped)?;
     command.get(at + 1..)
@@ -271,8 +272,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn script(text: &str) -> CommandLine {
-        CommandLine::of(&json!({"command": ["sh", "-c", text]}))
+    /// For as long as the test runs, so that the container need not be kept beside it.
+    fn of(container: Value) -> CommandLine<'static> {
+        CommandLine::of(Box::leak(Box::new(container)))
+    }
+
+    fn script(text: &str) -> CommandLine<'static> {
+        of(json!({"command": ["sh", "-c", text]}))
     }
 
     fn value(text: &str) -> Option<Flag> {
@@ -288,7 +294,7 @@ mod tests {
             json!(["-ipcpath", "/x/geth.ipc"]),
             json!(["--ipcpath=/early", "--http", "--ipcpath=/x/geth.ipc"]),
         ] {
-            let list = CommandLine::of(&json!({"args": args}));
+            let list = of(json!({"args": args}));
             assert_eq!(list.flag("ipcpath"), value("/x/geth.ipc"), "{args}");
             let words: Vec<&str> = args.as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
             assert_eq!(script(&format!("exec geth {}", words.join(" "))).flag("ipcpath"), value("/x/geth.ipc"));
@@ -328,7 +334,7 @@ mod tests {
             assert!(flag.is_some() && !known, "{text}: {flag:?}");
         }
         assert_eq!(
-            CommandLine::of(&json!({"args": ["--ipcpath=$(DIR)/geth.ipc"]})).flag("ipcpath"),
+            of(json!({"args": ["--ipcpath=$(DIR)/geth.ipc"]})).flag("ipcpath"),
             Some(Flag::Unknown("$(DIR)/geth.ipc".to_owned()))
         );
         assert_eq!(script("geth --ipcpath").flag("ipcpath"), Some(Flag::Unknown(String::new())));
@@ -342,18 +348,18 @@ mod tests {
         for text in ["echo geth", "apk add geth", "/geth/start.sh", "sleep 1", "ls /data/geth"] {
             assert!(!script(text).starts_a_node(), "{text}");
         }
-        assert!(!CommandLine::of(&json!({"args": ["--datadir", "/data", "init", "/genesis.json"]})).starts_a_node());
-        assert!(!CommandLine::of(&json!({"args": ["--sepolia", "init", "/genesis.json"]})).starts_a_node());
-        assert!(CommandLine::of(&json!({"args": ["--syncmode", "snap", "console"]})).starts_a_node());
+        assert!(!of(json!({"args": ["--datadir", "/data", "init", "/genesis.json"]})).starts_a_node());
+        assert!(!of(json!({"args": ["--sepolia", "init", "/genesis.json"]})).starts_a_node());
+        assert!(of(json!({"args": ["--syncmode", "snap", "console"]})).starts_a_node());
         for flags in ["--datadir db", "-datadir snapshot --http", "--identity version"] {
             assert!(script(&format!("exec geth {flags}")).starts_a_node(), "{flags}");
             let args: Vec<&str> = flags.split(' ').collect();
-            assert!(CommandLine::of(&json!({"args": args})).starts_a_node(), "{flags}");
+            assert!(of(json!({"args": args})).starts_a_node(), "{flags}");
         }
         assert!(!script("geth --datadir=x db").starts_a_node());
-        assert!(CommandLine::of(&json!({})).starts_a_node());
-        assert!(CommandLine::of(&json!({"command": ["/sbin/tini", "--", "geth"]})).starts_a_node());
-        assert!(CommandLine::of(&json!({"command": ["sh", "-c", "geth"]})).starts_a_node());
+        assert!(of(json!({})).starts_a_node());
+        assert!(of(json!({"command": ["/sbin/tini", "--", "geth"]})).starts_a_node());
+        assert!(of(json!({"command": ["sh", "-c", "geth"]})).starts_a_node());
     }
 
     #[test]
@@ -361,25 +367,25 @@ mod tests {
         for text in ["$EXTRA", "\"${EXTRA}\"", "${EXTRA:-}", "$(EXTRA)"] {
             let env = json!([{"name": "EXTRA", "value": "--ipcpath=/early"},
                              {"name": "EXTRA", "value": "--http --ipcpath=/x"}, {"name": "EXTRAS", "value": "--sepolia"}]);
-            let line = CommandLine::of(&json!({"command": ["sh", "-c", format!("exec geth {text}")], "env": env}));
+            let line = of(json!({"command": ["sh", "-c", format!("exec geth {text}")], "env": env}));
             assert_eq!((line.flag("ipcpath"), line.switch("http"), line.switch("sepolia")), (value("/x"), true, false));
         }
         let start = json!({"command": ["sh", "-c", "exec $START"], "env": [{"name": "START", "value": "geth --http"}]});
-        assert!(CommandLine::of(&start).starts_a_node());
+        assert!(of(start).starts_a_node());
         let unused = json!({"command": ["geth"], "env": [{"name": "EXTRA", "value": "--ipcpath=/x"}]});
-        assert_eq!(CommandLine::of(&unused).flag("ipcpath"), None);
+        assert_eq!(of(unused).flag("ipcpath"), None);
         let elsewhere = json!({"command": ["sh", "-c", "geth $EXTRA"],
                                "env": [{"name": "EXTRA", "value": "--http", "valueFrom": {"configMapKeyRef": {}}}]});
-        assert!(!CommandLine::of(&elsewhere).switch("http"));
+        assert!(!of(elsewhere).switch("http"));
     }
 
     #[test]
     fn is_a_command_line_that_no_program_can_get_left_unread() {
         let padding = |length: usize| "x".repeat(length);
-        let args = |length: usize| CommandLine::of(&json!({"command": ["geth"], "args": [padding(length)]}));
+        let args = |length: usize| of(json!({"command": ["geth"], "args": [padding(length)]}));
         assert!(args(MAX_LENGTH - "geth".len()).starts_a_node());
         assert!(!args(MAX_LENGTH).starts_a_node());
         let variable = json!([{"name": "X", "value": padding(MAX_LENGTH)}]);
-        assert!(!CommandLine::of(&json!({"command": ["sh", "-c", "geth $X"], "env": variable})).starts_a_node());
+        assert!(!of(json!({"command": ["sh", "-c", "geth $X"], "env": variable})).starts_a_node());
     }
 }

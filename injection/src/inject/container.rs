@@ -10,7 +10,7 @@ use sidecar::config::{DEFAULT_HTTP_PORT, INJECTED_CONFIGMAP_NAME, env as name};
 
 use super::annotations::INJECTED;
 use super::ipc::Holder;
-use super::patch::{Edit, Misshapen, place};
+use super::patch::{Edit, Misshapen, map, place};
 use super::quantity::Quantity;
 use super::{Plan, Refusal, Settings, env, text, user, volume};
 use crate::decision::Decision;
@@ -91,36 +91,34 @@ pub(super) fn build(plan: &Plan<'_>, settings: &Settings) -> Result<Value, Refus
     let overrides = &plan.overrides;
     let or = |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| default.to_owned());
     let probe = |path: &str, period: u32, timeout: u32, failures: u32| {
-        json!({
-            "httpGet": { "path": path, "port": DEFAULT_HTTP_PORT, "scheme": "HTTP" },
-            "periodSeconds": period,
-            "timeoutSeconds": timeout,
-            "failureThreshold": failures
-        })
+        map([
+            ("httpGet", json!({ "path": path, "port": DEFAULT_HTTP_PORT, "scheme": "HTTP" })),
+            ("periodSeconds", period.into()),
+            ("timeoutSeconds", timeout.into()),
+            ("failureThreshold", failures.into()),
+        ])
     };
-    let memory_limit = or(&overrides.memory_limit, &settings.memory_limit);
-    let mut sidecar = json!({
-        "name": NAME,
-        "image": or(&overrides.image, &settings.image),
-        "imagePullPolicy": settings.image_pull_policy,
-        "env": variables(plan, settings)?,
-        "ports": [{ "name": "peering", "containerPort": DEFAULT_HTTP_PORT, "protocol": "TCP" }],
+    let requests = map([
+        ("cpu", or(&overrides.cpu_request, &settings.cpu_request).into()),
+        ("memory", or(&overrides.memory_request, &settings.memory_request).into()),
+    ]);
+    let limits = map([("memory", or(&overrides.memory_limit, &settings.memory_limit).into())]);
+    let mut sidecar = map([
+        ("name", NAME.into()),
+        ("image", or(&overrides.image, &settings.image).into()),
+        ("imagePullPolicy", settings.image_pull_policy.clone().into()),
+        ("env", variables(plan, settings)?.into()),
+        ("ports", json!([{ "name": "peering", "containerPort": DEFAULT_HTTP_PORT, "protocol": "TCP" }])),
         // All that a LimitRange usually adds, so that the pod does not change after us. No CPU limit: it would only
         // slow down the moments in which peers are found.
-        "resources": {
-            "requests": {
-                "cpu": or(&overrides.cpu_request, &settings.cpu_request),
-                "memory": or(&overrides.memory_request, &settings.memory_request)
-            },
-            "limits": { "memory": memory_limit }
-        },
-        "securityContext": user::security_context(&plan.user),
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": volume::sidecar_mounts(&plan.socket),
+        ("resources", map([("requests", requests), ("limits", limits)])),
+        ("securityContext", user::security_context(&plan.user)),
+        ("terminationMessagePolicy", "FallbackToLogsOnError".into()),
+        ("volumeMounts", Vec::from(volume::sidecar_mounts(&plan.socket)).into()),
         // No startupProbe: Geth is started only after a native sidecar's has passed, and this one waits for Geth.
-        "readinessProbe": probe("/readyz", 5, 2, 3),
-        "livenessProbe": probe("/livez", 10, 5, 6)
-    });
+        ("readinessProbe", probe("/readyz", 5, 2, 3)),
+        ("livenessProbe", probe("/livez", 10, 5, 6)),
+    ]);
     if is_native(plan, settings) {
         sidecar["restartPolicy"] = json!("Always");
     }

@@ -33,7 +33,7 @@ pub(super) struct Geth<'a> {
     /// Its place in `spec.containers`.
     pub(super) index: usize,
     pub(super) container: &'a Value,
-    pub(super) command: CommandLine,
+    pub(super) command: CommandLine<'a>,
 }
 
 impl Geth<'_> {
@@ -135,7 +135,7 @@ pub(super) fn find<'a>(pod: &'a Value, overrides: &Overrides) -> Result<Geth<'a>
 
 fn evidence(geth: &Geth<'_>) -> Option<Evidence> {
     let command = &geth.command;
-    if OTHER_PROGRAMS.contains(&command.program.as_str()) {
+    if OTHER_PROGRAMS.contains(&command.program) {
         return None;
     }
     if command.names_geth {

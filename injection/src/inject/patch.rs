@@ -11,7 +11,7 @@ use std::iter::successors;
 
 use json_patch::jsonptr::{Pointer, PointerBuf, Token};
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, ReplaceOperation};
-use serde_json::{Value, json};
+use serde_json::Value;
 use thiserror::Error;
 
 /// The object cannot be changed at this place, because something there has the wrong type.
@@ -24,6 +24,11 @@ pub(crate) struct Misshapen {
 /// A place in the object, from names that need no escaping by the caller.
 pub(crate) fn place<const N: usize>(names: [&str; N]) -> PointerBuf {
     PointerBuf::from_tokens(names)
+}
+
+/// A map of these members, which take up no second copy as those of `json!` do.
+pub(crate) fn map<const N: usize>(members: [(&str, Value); N]) -> Value {
+    members.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
 }
 
 /// An object, and the changes made to it so far.
@@ -65,7 +70,7 @@ impl<'a> Edit<'a> {
     /// Adds an item to the end of a list, which is created where absent or null.
     pub(crate) fn append(&mut self, list: &PointerBuf, item: Value) -> Result<(), Misshapen> {
         match self.get(list) {
-            None => self.set(list, json!([item])),
+            None => self.set(list, Value::Array(vec![item])),
             Some(Value::Array(_)) => {
                 let mut end = list.clone();
                 end.push_back(Token::from("-"));
@@ -86,7 +91,7 @@ impl<'a> Edit<'a> {
         let (true, Some((name, below))) = (parent.is_object(), missing.split_first()) else {
             return Err(misshapen(above));
         };
-        let value = below.iter().rev().fold(value, |inner, name| json!({ name.decoded(): inner }));
+        let value = below.iter().rev().fold(value, |inner, name| map([(&name.decoded(), inner)]));
         let path = above.with_trailing_token(name.clone());
         self.operations.push(PatchOperation::Add(AddOperation { path, value }));
         Ok(())
@@ -135,6 +140,7 @@ fn misshapen(place: &Pointer) -> Misshapen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn after(object: Value, change: impl FnOnce(&mut Edit<'_>) -> Result<(), Misshapen>) -> (Value, Value) {
         let mut edit = Edit::new(&object);

@@ -4,12 +4,13 @@
 //! value of a variable or of `$(...)` stays unknown and is marked as such. Not understood: functions, `case`
 //! patterns and arithmetic, whose words come out as commands that nobody looks for.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 /// One word of a command, without its quotes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Word {
-    pub(super) text: String,
+pub(super) struct Word<'a> {
+    pub(super) text: Cow<'a, str>,
     /// The text holds a variable or a command substitution, so it is not what Geth will see.
     pub(super) unknown: bool,
 }
@@ -18,11 +19,11 @@ pub(super) struct Word {
 const MAX_DEPTH: usize = 3;
 
 /// Splits a script into its simple commands.
-pub(super) fn split(script: &str) -> Vec<Vec<Word>> {
+pub(super) fn split(script: &str) -> Vec<Vec<Word<'static>>> {
     split_at(script, 0)
 }
 
-fn split_at(script: &str, depth: usize) -> Vec<Vec<Word>> {
+fn split_at(script: &str, depth: usize) -> Vec<Vec<Word<'static>>> {
     let mut splitter = Splitter { rest: script.chars().collect::<Vec<_>>().into(), depth, ..Splitter::default() };
     splitter.run();
     splitter.commands.retain(|command| !command.is_empty());
@@ -33,9 +34,9 @@ fn split_at(script: &str, depth: usize) -> Vec<Vec<Word>> {
 struct Splitter {
     rest: VecDeque<char>,
     /// The word being read; `Some("")` once a quote has begun it.
-    word: Option<Word>,
-    command: Vec<Word>,
-    commands: Vec<Vec<Word>>,
+    word: Option<Word<'static>>,
+    command: Vec<Word<'static>>,
+    commands: Vec<Vec<Word<'static>>>,
     /// The next word is the target of a redirection, not part of the command.
     redirected: bool,
     /// The next word is the delimiter of a here-document.
@@ -82,7 +83,7 @@ impl Splitter {
     }
 
     fn push(&mut self, c: char) {
-        self.word.get_or_insert_default().text.push(c);
+        self.word.get_or_insert_default().text.to_mut().push(c);
     }
 
     fn push_unknown(&mut self, c: char) {
@@ -159,7 +160,7 @@ impl Splitter {
     fn end_word(&mut self) {
         let Some(word) = self.word.take() else { return };
         if std::mem::take(&mut self.heredoc) {
-            self.pending.push(word.text);
+            self.pending.push(word.text.into_owned());
             self.redirected = false;
         } else if !std::mem::take(&mut self.redirected) {
             self.command.push(word);
@@ -197,7 +198,7 @@ mod tests {
     use super::*;
 
     fn texts(script: &str) -> Vec<Vec<String>> {
-        split(script).into_iter().map(|words| words.into_iter().map(|word| word.text).collect()).collect()
+        split(script).into_iter().map(|words| words.into_iter().map(|word| word.text.into_owned()).collect()).collect()
     }
 
     #[test]
@@ -224,10 +225,10 @@ mod tests {
 
     #[test]
     fn is_a_here_document_in_many_others_no_way_to_use_up_the_stack() {
-        assert_eq!(split(&"<<A\n".repeat(100_000)), Vec::<Vec<Word>>::new());
+        assert_eq!(split(&"<<A\n".repeat(100_000)), Vec::<Vec<Word<'_>>>::new());
         let nested = "<<A\n<<B\n<<C\n";
         assert_eq!(texts(&format!("{nested}geth\n")), [["geth"]]);
-        assert_eq!(split(&format!("{nested}<<D\ngeth\n")), Vec::<Vec<Word>>::new());
+        assert_eq!(split(&format!("{nested}<<D\ngeth\n")), Vec::<Vec<Word<'_>>>::new());
     }
 
     #[test]

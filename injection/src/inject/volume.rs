@@ -68,8 +68,7 @@ pub(super) fn add(edit: &mut Edit<'_>, geth: &Geth<'_>, socket: &Socket) -> Resu
         Holder::Theirs { mount } => mount["name"] == IPC,
     };
     if needs_ipc && find(edit.object(), IPC).is_none() {
-        let medium = json!({ "medium": "Memory", "sizeLimit": IPC_SIZE });
-        edit.append(&volumes, json!({ "name": IPC, "emptyDir": medium }))?;
+        edit.append(&volumes, json!({ "name": IPC, "emptyDir": { "medium": "Memory", "sizeLimit": IPC_SIZE } }))?;
     }
     if find(edit.object(), TOKEN).is_none() {
         edit.append(&volumes, token_volume())?;
@@ -98,8 +97,6 @@ fn find<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
 
 /// The same three files as in the volume that the API server adds to other containers.
 fn token_volume() -> Value {
-    let namespace =
-        json!({ "path": "namespace", "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.namespace" } });
     json!({
         "name": TOKEN,
         "projected": {
@@ -107,7 +104,9 @@ fn token_volume() -> Value {
             "sources": [
                 { "serviceAccountToken": { "expirationSeconds": TOKEN_LIFETIME, "path": "token" } },
                 { "configMap": { "name": "kube-root-ca.crt", "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
-                { "downwardAPI": { "items": [namespace] } }
+                { "downwardAPI": { "items": [
+                    { "path": "namespace", "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.namespace" } }
+                ] } }
             ]
         }
     })
