@@ -17,6 +17,9 @@ use crate::audit::Flaw;
 /// Upper bounds, seconds: from well below what an injection takes to the 5 s after which the API server gives up.
 const DURATION_BUCKETS: [f64; 11] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 1.0, 2.5, 5.0];
 
+const GIVEN_UP: &str = "given-up";
+const TURNED_AWAY: &str = "turned-away";
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DecisionLabels {
     webhook: &'static str,
@@ -45,6 +48,7 @@ pub struct Metrics {
     durations: Family<WebhookLabels, Histogram>,
     preparations: Family<ResultLabels, Counter>,
     flawed: Family<FlawLabels, Gauge>,
+    crowded: Family<ResultLabels, Counter>,
     authority_expiry: Gauge,
     certificate_expiry: Gauge,
 }
@@ -74,6 +78,15 @@ impl Default for Metrics {
             "Pods that are to have the sidecar and have none, or one of another version, at the last look",
             flawed.clone(),
         );
+        let crowded = Family::default();
+        registry.register(
+            "crowded_connections",
+            "Connections for which there was no room among all, by what became of them",
+            crowded.clone(),
+        );
+        for result in [GIVEN_UP, TURNED_AWAY] {
+            let _at_zero = crowded.get_or_create(&ResultLabels { result });
+        }
         let (authority_expiry, certificate_expiry) = (Gauge::default(), Gauge::default());
         for (name, help, gauge) in [
             ("ca_expiry_timestamp", "When the certificate authority ends, in Unix time", &authority_expiry),
@@ -83,7 +96,7 @@ impl Default for Metrics {
         }
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of this program", build);
-        Self { registry, decisions, durations, preparations, flawed, authority_expiry, certificate_expiry }
+        Self { registry, decisions, durations, preparations, flawed, crowded, authority_expiry, certificate_expiry }
     }
 }
 
@@ -109,6 +122,16 @@ impl Metrics {
     pub fn found(&self, flaw: Flaw, pods: u64) {
         let pods = i64::try_from(pods).unwrap_or(i64::MAX);
         self.flawed.get_or_create(&FlawLabels { flaw: flaw.word() }).set(pods);
+    }
+
+    /// A connection was closed so that another address could have one.
+    pub(crate) fn given_up(&self) {
+        self.crowded.get_or_create(&ResultLabels { result: GIVEN_UP }).inc();
+    }
+
+    /// A connection was closed as soon as it came.
+    pub(crate) fn turned_away(&self) {
+        self.crowded.get_or_create(&ResultLabels { result: TURNED_AWAY }).inc();
     }
 
     /// When the certificate authority in use ends.
@@ -143,6 +166,7 @@ mod tests {
         metrics.decided("pods", "injected", Duration::from_millis(3));
         metrics.prepared(true);
         metrics.found(Flaw::Uninjected, 3);
+        metrics.given_up();
         metrics.authority_expires(Timestamp::from_second(1_800_000_000).unwrap());
         metrics.certificate_expires(Timestamp::from_second(1_700_000_000).unwrap());
         let text = metrics.text().unwrap();
@@ -152,6 +176,8 @@ mod tests {
             r#"geth_peering_injector_admission_duration_seconds_bucket{le="0.00025",webhook="pods"} 1"#,
             r#"geth_peering_injector_namespace_preparations_total{result="prepared"} 1"#,
             r#"geth_peering_injector_flawed_pods{flaw="uninjected"} 3"#,
+            r#"geth_peering_injector_crowded_connections_total{result="given-up"} 1"#,
+            r#"geth_peering_injector_crowded_connections_total{result="turned-away"} 0"#,
             "geth_peering_injector_ca_expiry_timestamp_seconds 1800000000",
             "geth_peering_injector_certificate_expiry_timestamp_seconds 1700000000",
             concat!(r#"geth_peering_injector_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),

@@ -80,8 +80,8 @@ impl Injector {
         let (certificate, bundle) = (readiness.latch("certificate"), readiness.latch("caBundle"));
         let synced = readiness.latch("namespaces");
         let resolver = Arc::new(Resolver::default());
-        let https = Bound::bind(https_port, Some(Arc::new(server_config(resolver.clone())?))).await?;
-        let http = Bound::bind(http_port, None).await?;
+        let https = Bound::bind(https_port, Some(Arc::new(server_config(resolver.clone())?)), metrics.clone()).await?;
+        let http = Bound::bind(http_port, None, metrics.clone()).await?;
 
         let certificates: Task = match tls {
             Source::Own(settings) => {

@@ -167,6 +167,7 @@ pub struct Bound {
     tls: Option<TlsAcceptor>,
     ages: Ages,
     max_connections: usize,
+    metrics: Arc<Metrics>,
 }
 
 /// When connections end.
@@ -179,17 +180,21 @@ struct Ages {
 }
 
 impl Bound {
-    /// Listens on `port` of every address; with `tls`, only TLS is spoken.
+    /// Listens on `port` of every address; with `tls`, only TLS is spoken. `metrics` count the connections that find no room.
     ///
     /// # Errors
     /// If the port cannot be had.
-    pub async fn bind(port: u16, tls: Option<Arc<rustls::ServerConfig>>) -> anyhow::Result<Self> {
+    pub async fn bind(
+        port: u16,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
         // The first takes IPv4 as well, but is not to be had where the kernel knows no IPv6.
         let both = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
         let listener = TcpListener::bind(&both[..]).await.with_context(|| format!("cannot listen on port {port}"))?;
         let tls = tls.map(TlsAcceptor::from);
         let ages = Ages { most: MAX_AGE, last_request: LAST_REQUEST_OF_OLD };
-        Ok(Self { listener, tls, ages, max_connections: MAX_CONNECTIONS })
+        Ok(Self { listener, tls, ages, max_connections: MAX_CONNECTIONS, metrics })
     }
 
     /// Ends connections that are older than `most` with the next request on them, or after `last_request` without one;
@@ -214,18 +219,22 @@ impl Bound {
     /// Serves `router` until `stop`; then tells every client to go (HTTP/2: GOAWAY, HTTP/1.1: Connection: close), and
     /// gives requests that are under way up to `drain` to finish.
     pub async fn serve(self, router: Router, stop: CancellationToken, drain: Duration) {
-        let Self { listener, tls, ages, max_connections } = self;
+        let Self { listener, tls, ages, max_connections, metrics } = self;
         let (connections, served) = (Connections::new(max_connections), TaskTracker::new());
         let accepting = async {
             loop {
                 match listener.accept().await {
                     Ok((stream, source)) => {
-                        let Some(place) = connections.take(source.ip()) else { continue };
+                        let Some(place) = connections.take(source.ip()) else {
+                            metrics.turned_away();
+                            continue;
+                        };
                         let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
+                        let metrics = metrics.clone();
                         served.spawn(async move {
                             tokio::select! {
                                 () = connection(stream, tls, router, place.requests(), ages, stop) => {}
-                                () = place.given_up() => {}
+                                () = place.given_up() => metrics.given_up(),
                             }
                         });
                     }

@@ -190,7 +190,7 @@ async fn does_a_new_certificate_leave_open_connections_alone() {
     let (old, new) = [(); 2].map(|()| Material::make(Timestamp::now(), SERVICE, None).unwrap()).into();
     let resolver = Arc::new(Resolver::default());
     let config = Arc::new(server_config(resolver.clone()).unwrap());
-    let bound = injector::server::Bound::bind(0, Some(config)).await.unwrap();
+    let bound = injector::server::Bound::bind(0, Some(config), Arc::default()).await.unwrap();
     let address = local(bound.address().unwrap());
     let router = axum::Router::new().route("/", axum::routing::post(|| async { "here" }));
     let stop = tokio_util::sync::CancellationToken::new();

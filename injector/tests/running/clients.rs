@@ -1,10 +1,12 @@
 //! Many clients, and one that wants too much.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fakes::apiserver::Verb;
 use futures::future::join_all;
+use injector::metrics::Metrics;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -32,7 +34,8 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 #[tokio::test]
 async fn is_another_client_served_while_two_hold_all_connections() {
     let router = axum::Router::new().route("/", axum::routing::get(|| async { "here" }));
-    let bound = injector::server::Bound::bind(0, None).await.unwrap().with_connections(8);
+    let metrics = Arc::new(Metrics::default());
+    let bound = injector::server::Bound::bind(0, None, metrics.clone()).await.unwrap().with_connections(8);
     let address = local(bound.address().unwrap());
     tokio::spawn(bound.serve(router, CancellationToken::new(), Duration::ZERO));
 
@@ -60,6 +63,10 @@ async fn is_another_client_served_while_two_hold_all_connections() {
         }
     }
     assert!(matches!(lost[..], [0 | 1]), "{lost:?}");
+    for line in ["result=\"given-up\"} 1", "result=\"turned-away\"} 1"] {
+        let line = format!("geth_peering_injector_crowded_connections_total{{{line}\n");
+        assert!(metrics.text().unwrap().contains(&line), "{line}");
+    }
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ async fn does_an_old_connection_end_once_what_was_asked_on_it_is_answered() {
     };
     let router = axum::Router::new().route("/", axum::routing::get(answer));
     let (most, last_request) = (Duration::from_millis(100), Duration::from_millis(100));
-    let bound = injector::server::Bound::bind(0, None).await.unwrap().with_ages(most, last_request);
+    let bound = injector::server::Bound::bind(0, None, Arc::default()).await.unwrap().with_ages(most, last_request);
     let address = local(bound.address().unwrap());
     tokio::spawn(bound.serve(router, CancellationToken::new(), Duration::ZERO));
 
@@ -163,7 +163,7 @@ async fn does_an_old_connection_end_once_what_was_asked_on_it_is_answered() {
 #[tokio::test]
 async fn does_a_connection_that_grew_old_while_idle_end_with_an_answer_and_not_under_a_request() {
     let router = axum::Router::new().route("/", axum::routing::get(|| async { "here" }));
-    let bound = injector::server::Bound::bind(0, None).await.unwrap();
+    let bound = injector::server::Bound::bind(0, None, Arc::default()).await.unwrap();
     let bound = bound.with_ages(Duration::ZERO, Duration::from_secs(3600));
     let address = local(bound.address().unwrap());
     tokio::spawn(bound.serve(router, CancellationToken::new(), Duration::ZERO));
@@ -189,8 +189,8 @@ async fn does_a_connection_that_grew_old_while_idle_end_with_an_answer_and_not_u
 
 #[tokio::test]
 async fn is_a_port_that_is_taken_an_error_at_start() {
-    let taken = injector::server::Bound::bind(0, None).await.unwrap();
+    let taken = injector::server::Bound::bind(0, None, Arc::default()).await.unwrap();
     let port = taken.address().unwrap().port();
-    let error = injector::server::Bound::bind(port, None).await.err().unwrap();
+    let error = injector::server::Bound::bind(port, None, Arc::default()).await.err().unwrap();
     assert!(error.to_string().contains(&port.to_string()), "{error}");
 }

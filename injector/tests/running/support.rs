@@ -209,7 +209,7 @@ impl Replica {
         connect(self.https, bundle, alpn).await
     }
 
-    /// A client as API servers are: HTTP/2, trusting the bundle of the webhook configuration.
+    /// A client of HTTP/2 that trusts the bundle of the webhook configuration, as API servers do.
     pub(crate) async fn api_server(&self, server: &ApiServer) -> Client {
         Client::new(self.connect(&bundle(server).unwrap(), b"h2").await.unwrap()).await
     }
