@@ -17,8 +17,11 @@ use crate::metrics::GethCalls;
 
 /// How long Geth may take to answer a call.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How often the socket is tried while there is no connection: a local call that costs next to nothing.
-const RECONNECT: Duration = Duration::from_millis(100);
+/// How often the socket is tried while there is no connection: a local call that costs next to nothing, and half of this
+/// is what a Geth that answers waits for its peers at the least.
+const RECONNECT: Duration = Duration::from_millis(25);
+/// How long a Geth is left alone that does not answer on its connection.
+const RETRY: Duration = Duration::from_millis(100);
 /// How often Geth's peers are asked for though nothing happened: for clients
 /// without peer events, and for whatever an event did not tell.
 const RESYNC: Duration = Duration::from_secs(15);
@@ -88,7 +91,7 @@ pub enum GethEvent {
 /// Talks to the Geth at `path` until nobody listens to `events`. `refresh` asks for its peers at once;
 /// `calls` counts whatever Geth is asked.
 pub async fn run(path: &Path, events: mpsc::Sender<GethEvent>, refresh: Arc<Notify>, calls: GethCalls) {
-    let mut session = Session { events, refresh, fresh: false };
+    let mut session = Session { events, refresh, fresh: false, told: None };
     while !session.events.is_closed() {
         match Admin::connect(path, DEADLINE).await {
             Ok(admin) => session.converse(admin.counting(calls.clone())).await,
@@ -106,6 +109,8 @@ struct Session {
     events: mpsc::Sender<GethEvent>,
     refresh: Arc<Notify>,
     fresh: bool,
+    /// The last that was told, if it was trouble.
+    told: Option<(Trouble, String, bool)>,
 }
 
 impl Session {
@@ -139,7 +144,7 @@ impl Session {
                 Err(CallError::Closed(_)) => Duration::ZERO,
                 Err(error) => {
                     self.trouble(of_call(&error), error.to_string(), false).await;
-                    RECONNECT
+                    RETRY
                 }
             };
             let event = tokio::select! {
@@ -160,11 +165,17 @@ impl Session {
         }
     }
 
-    async fn trouble(&self, trouble: Trouble, reason: String, lost: bool) {
-        self.tell(GethEvent::Trouble { trouble, reason, lost }).await;
+    /// Tells it once: a Geth that takes minutes to start is tried thousands of times.
+    async fn trouble(&mut self, trouble: Trouble, reason: String, lost: bool) {
+        let told = (trouble, reason.clone(), lost);
+        if self.told.as_ref() != Some(&told) {
+            self.tell(GethEvent::Trouble { trouble, reason, lost }).await;
+            self.told = Some(told);
+        }
     }
 
-    async fn tell(&self, event: GethEvent) {
+    async fn tell(&mut self, event: GethEvent) {
+        self.told = None;
         let _nobody_listens = self.events.send(event).await;
     }
 }
