@@ -184,25 +184,23 @@ impl Links {
 
     /// Hangs up on up to `count` nodes that this Geth dialed though they are in the others'
     /// shares: those sides dial again, and slots are free for links that have nobody else.
-    fn free_slots(&mut self, scene: &Scene<'_>, mut count: usize, plan: &mut Plan) {
-        for node in scene.wanted.iter().filter(|node| !scene.is_share(node)) {
-            if count == 0 {
-                return;
-            }
-            let enode = node.entry.enode;
+    ///
+    /// Last of all on those that it dialed because they had not: their Geths may have dialed in vain just before, and do
+    /// not again for a while. But that is no longer than the link which needs the slot would have to wait for them.
+    fn free_slots(&mut self, scene: &Scene<'_>, count: usize, plan: &mut Plan) {
+        let is_dialed = |key: &PublicKey| scene.peer(key).is_some_and(|peer| is_up(peer) && !peer.inbound);
+        let others = scene.wanted.iter().filter(|node| !scene.is_share(node)).map(|node| node.entry.enode);
+        let dialed = others.filter(|enode| is_dialed(&enode.key)).filter_map(|enode| {
+            let memory = self.memory.get(&enode.key)?;
+            (matches!(memory.listed, Static::At(_)) && !memory.busy).then(|| (memory.other_can_dial_at(), enode))
+        });
+        let mut dialed: Vec<_> = dialed.collect();
+        dialed.sort_by_key(|(other_can_dial_at, _)| *other_can_dial_at);
+        for (_, enode) in dialed.into_iter().take(count) {
             let Some(memory) = self.memory.get_mut(&enode.key) else { continue };
-            let dialed = scene.peer(&enode.key).is_some_and(|peer| is_up(peer) && !peer.inbound);
-            if !dialed || !matches!(memory.listed, Static::At(_)) || memory.busy {
-                continue;
-            }
-            if let Some(at) = memory.other_can_dial_at().filter(|at| scene.now.elapsed < *at) {
-                plan.wake_at(at);
-            } else {
-                self.free_at = scene.now.elapsed + FREE_EVERY;
-                plan.wake_at(self.free_at);
-                memory.hang_up(enode, plan);
-                count -= 1;
-            }
+            self.free_at = scene.now.elapsed + FREE_EVERY;
+            plan.wake_at(self.free_at);
+            memory.hang_up(enode, plan);
         }
     }
 
