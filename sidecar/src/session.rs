@@ -18,7 +18,7 @@ use crate::metrics::GethCalls;
 /// How long Geth may take to answer a call.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// How often the socket is tried while there is no connection: a local call that costs next to nothing, and half of this
-/// is what a Geth that answers waits for its peers at the least.
+/// is what a Geth that answers waits on average until it is noticed.
 const RECONNECT: Duration = Duration::from_millis(25);
 /// How long a Geth is left alone that does not answer on its connection.
 const RETRY: Duration = Duration::from_millis(100);
@@ -167,11 +167,14 @@ impl Session {
 
     /// Tells it once: a Geth that takes minutes to start is tried thousands of times.
     async fn trouble(&mut self, trouble: Trouble, reason: String, lost: bool) {
-        let told = (trouble, reason.clone(), lost);
-        if self.told.as_ref() != Some(&told) {
-            self.tell(GethEvent::Trouble { trouble, reason, lost }).await;
-            self.told = Some(told);
+        let trouble = (trouble, reason, lost);
+        if self.told.as_ref() == Some(&trouble) {
+            return;
         }
+        let told = trouble.clone();
+        let (trouble, reason, lost) = trouble;
+        self.tell(GethEvent::Trouble { trouble, reason, lost }).await;
+        self.told = Some(told);
     }
 
     async fn tell(&mut self, event: GethEvent) {
