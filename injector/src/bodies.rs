@@ -18,8 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// `MaxRequestBodyBytes`). The review of an update holds two, but of objects that large etcd stores none
 /// (`--max-request-bytes`, 1.5 MiB).
 const MAX_BODY: usize = 4 * 1024 * 1024;
-/// What is read of each body in any case, bytes: ten times as much as the review of an ordinary pod has. And in what units
-/// more is.
+/// What is read of the first body of each connection in any case, bytes: ten times as much as the review of an ordinary pod
+/// has. And in what units more is.
 const UNIT: usize = 64 * 1024;
 /// How many more there are for all bodies together: a quarter of the chart's memory limit.
 const UNITS: usize = 1024;
@@ -28,7 +28,7 @@ const UNITS: usize = 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Bodies(Arc<Semaphore>);
 
-/// A body that was read. A large one keeps its part of the memory until this is dropped.
+/// A body that was read. Its part of the shared memory is kept until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Read {
     pub(crate) bytes: Vec<u8>,
@@ -49,12 +49,13 @@ impl Bodies {
         Self(Arc::new(Semaphore::new(UNITS)))
     }
 
-    /// Reads `body` to its end.
-    pub(crate) async fn read(&self, body: Body) -> Result<Read, Unread> {
+    /// Reads `body` to its end, which comes `beside` others on its connection or not.
+    pub(crate) async fn read(&self, body: Body, beside: bool) -> Result<Read, Unread> {
         if body.size_hint().lower() > MAX_BODY as u64 {
             return Err(Unread::TooLarge);
         }
         let mut frames = body.into_data_stream();
+        let free = usize::from(!beside);
         let (mut bytes, mut part) = (Vec::new(), self.units(0).await?);
         while let Some(frame) = frames.next().await {
             let frame = frame.map_err(Unread::Broken)?;
@@ -62,7 +63,7 @@ impl Bodies {
             if length > MAX_BODY {
                 return Err(Unread::TooLarge);
             }
-            let missing = (length.saturating_sub(1) / UNIT).saturating_sub(part.num_permits());
+            let missing = length.div_ceil(UNIT).saturating_sub(free + part.num_permits());
             if missing > 0 {
                 part.merge(self.units(missing).await?);
             }
@@ -112,14 +113,14 @@ mod tests {
     async fn is_a_body_too_large_refused_whether_or_not_its_length_was_announced() {
         let bodies = Bodies::new();
         for body in [Body::from(vec![b' '; MAX_BODY + 1]), chunked(1024, MAX_BODY + 1)] {
-            let unread = bodies.read(body).await.unwrap_err();
+            let unread = bodies.read(body, false).await.unwrap_err();
             assert_eq!(unread.into_response().status(), StatusCode::PAYLOAD_TOO_LARGE);
         }
         for body in [Body::from(vec![b' '; MAX_BODY]), chunked(1024, MAX_BODY)] {
-            assert_eq!(bodies.read(body).await.unwrap().bytes.len(), MAX_BODY);
+            assert_eq!(bodies.read(body, false).await.unwrap().bytes.len(), MAX_BODY);
         }
         let broken = stream::iter([Ok(vec![b'x']), Err(std::io::Error::other("reset"))]);
-        let unread = bodies.read(Body::from_stream(broken)).await.unwrap_err();
+        let unread = bodies.read(Body::from_stream(broken), false).await.unwrap_err();
         assert!(unread.to_string().contains("reset"), "{unread}");
         assert_eq!(unread.into_response().status(), StatusCode::BAD_REQUEST);
     }
@@ -133,10 +134,10 @@ mod tests {
     #[test]
     fn is_there_room_for_few_large_bodies_at_once_and_for_any_number_of_ordinary_ones() {
         let bodies = Bodies::new();
-        let mut held: Vec<_> = (0..16).map(|_| bodies.read(of(MAX_BODY)).now_or_never().unwrap()).collect();
-        let mut next = Box::pin(bodies.read(of(MAX_BODY)));
+        let mut held: Vec<_> = (0..16).map(|_| bodies.read(of(MAX_BODY), false).now_or_never().unwrap()).collect();
+        let mut next = Box::pin(bodies.read(of(MAX_BODY), false));
         assert!((&mut next).now_or_never().is_none(), "one too many");
-        let ordinary: Vec<_> = (0..100).map(|_| bodies.read(of(UNIT)).now_or_never().unwrap()).collect();
+        let ordinary: Vec<_> = (0..100).map(|_| bodies.read(of(UNIT), false).now_or_never().unwrap()).collect();
         assert!(ordinary.iter().all(Result::is_ok));
         held.pop();
         assert!((&mut next).now_or_never().unwrap().is_ok());
@@ -147,17 +148,31 @@ mod tests {
     fn does_who_sends_little_of_much_keep_nobody_waiting() {
         let bodies = Bodies::new();
         let stuck = |length| {
-            let mut slow: Vec<_> = (0..1000).map(|_| Box::pin(bodies.read(stalled(length)))).collect();
+            let mut slow: Vec<_> = (0..1000).map(|_| Box::pin(bodies.read(stalled(length), false))).collect();
             assert!(slow.iter_mut().all(|body| body.now_or_never().is_none()));
             slow
         };
         let slow = stuck(UNIT);
-        assert!(bodies.read(of(MAX_BODY)).now_or_never().unwrap().is_ok());
+        assert!(bodies.read(of(MAX_BODY), false).now_or_never().unwrap().is_ok());
         drop(slow);
         let slow = stuck(2 * UNIT);
-        assert!(bodies.read(of(2 * UNIT)).now_or_never().unwrap().is_ok());
-        assert!(bodies.read(of(MAX_BODY)).now_or_never().is_none(), "not beside so much");
+        assert!(bodies.read(of(2 * UNIT), false).now_or_never().unwrap().is_ok());
+        assert!(bodies.read(of(MAX_BODY), false).now_or_never().is_none(), "not beside so much");
         drop(slow);
-        assert!(bodies.read(of(MAX_BODY)).now_or_never().unwrap().is_ok(), "what was given up leaves its room");
+        assert!(bodies.read(of(MAX_BODY), false).now_or_never().unwrap().is_ok(), "what was given up leaves its room");
+    }
+
+    // Without a runtime, whose budget would end a poll early.
+    #[test]
+    fn have_many_small_bodies_on_few_connections_a_bound_that_leaves_each_connection_its_first() {
+        let bodies = Bodies::new();
+        let beside = |length| bodies.read(stalled(length), true);
+        let mut slow: Vec<_> = (0..UNITS).map(|_| Box::pin(beside(1))).collect();
+        assert!(slow.iter_mut().all(|body| body.now_or_never().is_none()));
+        let mut next = Box::pin(bodies.read(of(1), true));
+        assert!((&mut next).now_or_never().is_none(), "one too many");
+        assert!(bodies.read(of(UNIT), false).now_or_never().unwrap().is_ok());
+        slow.pop();
+        assert!((&mut next).now_or_never().unwrap().is_ok());
     }
 }

@@ -59,7 +59,11 @@ pub(crate) struct Place {
 pub(crate) struct Requests(Arc<Held>);
 
 /// A request under way, until dropped.
-pub(crate) struct UnderWay(Arc<Held>);
+pub(crate) struct UnderWay {
+    held: Arc<Held>,
+    /// Others of its connection were when it began.
+    pub(crate) is_beside: bool,
+}
 
 impl Connections {
     /// Up to `most` in all.
@@ -133,14 +137,14 @@ impl Place {
 impl Requests {
     /// One more is under way.
     pub(crate) fn begin(&self) -> UnderWay {
-        self.0.requests.fetch_add(1, Ordering::Relaxed);
-        UnderWay(self.0.clone())
+        let others = self.0.requests.fetch_add(1, Ordering::Relaxed);
+        UnderWay { held: self.0.clone(), is_beside: others > 0 }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.held.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -60,6 +60,9 @@ const LAST_REQUEST: Duration = Duration::from_secs(5);
 /// The same for a connection that is too old, which nothing hurries: longer than the 90 s after which an API server closes
 /// by itself what it does not use (see [`HEAD_DEADLINE`]).
 const LAST_REQUEST_OF_OLD: Duration = Duration::from_secs(100);
+/// How much of a connection that nobody has taken up yet is kept, bytes; clients may send no more before. It bounds the head
+/// of a request of HTTP/1.1 too.
+const BUFFER: u32 = 64 * 1024;
 /// How many connections may be open on one port. API servers speak HTTP/1.1 to webhooks
 /// (apiserver `pkg/util/webhook/client.go`), so each review under way takes one: up to 600 of an API server
 /// (`--max-requests-inflight` 400 and `--max-mutating-requests-inflight` 200).
@@ -83,13 +86,25 @@ struct Shared {
     bodies: Bodies,
 }
 
-async fn mutate_pods(State(Shared { webhook, bodies }): State<Shared>, body: Body) -> Result<Response, Unread> {
-    let body = bodies.read(body).await?;
+/// Marks a request that came while others were under way on its connection.
+#[derive(Debug, Clone, Copy)]
+struct Beside;
+
+async fn mutate_pods(
+    State(Shared { webhook, bodies }): State<Shared>,
+    beside: Option<Extension<Beside>>,
+    body: Body,
+) -> Result<Response, Unread> {
+    let body = bodies.read(body, beside.is_some()).await?;
     Ok(answer(webhook.mutate_pods(&body.bytes).await))
 }
 
-async fn mutate_workloads(State(Shared { webhook, bodies }): State<Shared>, body: Body) -> Result<Response, Unread> {
-    let body = bodies.read(body).await?;
+async fn mutate_workloads(
+    State(Shared { webhook, bodies }): State<Shared>,
+    beside: Option<Extension<Beside>>,
+    body: Body,
+) -> Result<Response, Unread> {
+    let body = bodies.read(body, beside.is_some()).await?;
     Ok(answer(webhook.mutate_workloads(&body.bytes)))
 }
 
@@ -333,14 +348,18 @@ async fn http(
     end: impl Future<Output = ()>,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE).max_buf_size(BUFFER as usize);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_DEADLINE);
+    builder.http2().initial_connection_window_size(BUFFER).initial_stream_window_size(BUFFER);
     let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
     let left = leave.clone();
-    let router = router.layer(middleware::from_fn(move |request: Request, next: Next| {
+    let router = router.layer(middleware::from_fn(move |mut request: Request, next: Next| {
         let (left, requests) = (left.clone(), requests.clone());
         async move {
-            let _under_way = requests.begin();
+            let under_way = requests.begin();
+            if under_way.is_beside {
+                request.extensions_mut().insert(Beside);
+            }
             left.asked().await;
             next.run(request).await
         }
@@ -359,5 +378,46 @@ async fn http(
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "connection ended"),
         Err(_) => tracing::debug!("a client did not let go of its connection in time"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn is_a_request_beside_others_on_its_connection_known_as_such() {
+        let (arrived, waits) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let wait = {
+            let (arrived, waits) = (arrived.clone(), waits.clone());
+            get(async move || {
+                arrived.notify_one();
+                waits.notified().await;
+            })
+        };
+        let beside = get(async |beside: Option<Extension<Beside>>| if beside.is_some() { "beside" } else { "alone" });
+        let router = Router::new().route("/wait", wait).route("/", beside);
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        let requests = Connections::new(1).take(Ipv4Addr::LOCALHOST.into()).unwrap().requests();
+        tokio::spawn(async move {
+            http(server, true, router, requests, &Arc::default(), std::future::pending()).await;
+        });
+        let (client, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
+        tokio::spawn(connection);
+        let ask = async |path| {
+            let request = Request::get(format!("http://injector{path}")).body(Body::empty()).unwrap();
+            let answer = client.clone().send_request(request).await.unwrap();
+            axum::body::to_bytes(Body::new(answer.into_body()), 100).await.unwrap()
+        };
+
+        assert_eq!(ask("/").await, "alone");
+        let other = async {
+            arrived.notified().await;
+            assert_eq!(ask("/").await, "beside");
+            waits.notify_one();
+        };
+        tokio::join!(ask("/wait"), other);
+        assert_eq!(ask("/").await, "alone");
     }
 }
