@@ -68,6 +68,26 @@ async fn does_a_mesh_whose_nodes_see_each_other_late_and_in_parts_not_wait_for_d
 }
 
 #[tokio::test(start_paused = true)]
+async fn does_the_other_side_dial_where_busy_geths_did_not_get_through_to_each_other() {
+    let network = Network::new();
+    network.world.lose_dials(10);
+    let _pods = network.start_many(12);
+    let all_are_there = Instant::now();
+    network.mesh(12).await;
+    assert!(all_are_there.elapsed() < Duration::from_secs(15), "{:?}", all_are_there.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn does_a_mesh_without_a_slot_to_spare_get_whole_though_dials_are_lost() {
+    for lost in [1, 10, 100] {
+        let network = Network::new();
+        network.world.lose_dials(lost);
+        let _pods = start_many(&network, FULL);
+        network.mesh(FULL.into()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn does_an_old_mesh_that_is_scaled_up_to_the_last_slot_not_wait_for_dial_histories() {
     for gap in [300, 1500, 2500] {
         let network = Network::new();

@@ -209,6 +209,12 @@ impl World {
         self.change(|net, _| net.latency = latency);
     }
 
+    /// Lets the next so many dials end after 5 s without a connection: on a busy machine two Geths do not always get
+    /// through with greeting each other in time.
+    pub fn lose_dials(&self, count: u32) {
+        self.change(|net, _| net.to_lose = count);
+    }
+
     /// Links that are up, each counted from both ends; a full mesh has n·(n−1).
     #[must_use]
     pub fn links(&self) -> usize {

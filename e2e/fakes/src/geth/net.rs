@@ -18,6 +18,8 @@ use super::{Call, Config, Quirks, Stop};
 const DIAL_HISTORY: Duration = Duration::from_secs(35);
 /// How long a dial to an address that nobody has takes to fail (`p2p/server.go:46`).
 const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the two ends of a connection may take to greet each other (`p2p/transport.go:39`).
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Dials that may be under way at once (`p2p/server.go:54`).
 const MAX_ACTIVE_DIALS: usize = 50;
 /// How long a peer that went dark stays listed: pings every 15 s, read deadline 30 s
@@ -57,7 +59,7 @@ pub(super) struct Node {
 #[derive(Debug)]
 struct Dial {
     address: SocketAddr,
-    /// Whether it has lost against a dial from the other side.
+    /// Whether it comes to nothing, as when it has lost against a dial from the other side.
     lost: bool,
 }
 
@@ -92,6 +94,8 @@ pub(super) struct Net {
     pub(super) nodes: Vec<Node>,
     pub(super) latency: Duration,
     pub(super) collisions: u32,
+    /// So many dials from now on come to nothing.
+    pub(super) to_lose: u32,
     links: BTreeMap<u64, Link>,
     events: BTreeMap<(Instant, u64), Event>,
     /// Collisions so far, by pair.
@@ -105,6 +109,7 @@ impl Default for Net {
             nodes: Vec::new(),
             latency: LATENCY,
             collisions: 1,
+            to_lose: 0,
             links: BTreeMap::new(),
             events: BTreeMap::new(),
             collided: BTreeMap::new(),
@@ -294,9 +299,15 @@ impl Net {
             let run = node.run;
             // A pod without a listener refuses at once; an address without a pod is silent.
             let pod = self.nodes.iter().any(|node| node.config.addresses().iter().any(|own| own.ip() == address.ip()));
-            let takes = if pod { self.latency } else { DIAL_TIMEOUT };
+            let lost = pod && self.to_lose > 0;
+            self.to_lose -= u32::from(lost);
+            let takes = match (pod, lost) {
+                (false, _) => DIAL_TIMEOUT,
+                (true, true) => HANDSHAKE_TIMEOUT,
+                (true, false) => self.latency,
+            };
             self.nodes[index].history.insert(key.clone(), now + DIAL_HISTORY);
-            self.nodes[index].dialing.insert(key.clone(), Dial { address, lost: false });
+            self.nodes[index].dialing.insert(key.clone(), Dial { address, lost });
             self.later(now + DIAL_HISTORY, Event::HistoryEnds { node: index, run });
             self.later(now + takes, Event::DialEnds { node: index, run, key, address });
         }
