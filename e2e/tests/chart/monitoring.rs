@@ -1,6 +1,7 @@
 //! Do alerts and dashboards ask for what the two programs export, and does every alert say what to do?
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::fs;
 use std::time::Duration;
 
@@ -8,6 +9,9 @@ use injector::audit::Flaw;
 use injector::decision::Decision;
 use injector::handler::INTERNAL_ERROR;
 use jiff::Timestamp;
+use promql_parser::label::{MatchOp, Matcher};
+use promql_parser::parser::{self, Expr};
+use promql_parser::util::{ExprVisitor, walk_expr};
 use serde_json::{Value, json};
 use sidecar::status::Status;
 
@@ -29,49 +33,61 @@ pub(super) fn exported() -> String {
     sidecar.render(&Status::new("geth-0", Timestamp::UNIX_EPOCH)) + &injector.text().expect("text")
 }
 
-/// The names of all series, each with the values of its labels.
-fn series() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
-    let mut found: BTreeMap<_, BTreeMap<_, BTreeSet<_>>> = BTreeMap::new();
+/// All series: by name, of each label its values.
+type Series = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
+
+/// The series that are exported.
+fn series() -> Series {
+    let mut found = Series::new();
     for line in exported().lines().filter(|line| !line.starts_with('#')) {
-        let name = &line[..line.find(['{', ' ']).expect("a number")];
-        let labels = found.entry(name.to_owned()).or_default();
-        for (label, _, value) in selectors(&line[name.len()..]) {
-            labels.entry(label).or_default().insert(value);
+        let (selector, _) = line.rsplit_once(' ').expect("a number");
+        let Ok(Expr::VectorSelector(selector)) = parser::parse(selector) else { panic!("no series: {line}") };
+        let labels = found.entry(selector.name.expect("a name")).or_default();
+        for Matcher { name, value, .. } in selector.matchers.matchers {
+            labels.entry(name).or_default().insert(value);
         }
     }
     found
 }
 
-/// The selectors in braces at the beginning of `text`: label, operator, value.
-fn selectors(text: &str) -> Vec<(String, String, String)> {
-    let Some((inside, _)) = text.strip_prefix('{').and_then(|rest| rest.split_once('}')) else { return Vec::new() };
-    let parts: Vec<_> = inside.split('"').collect();
-    let of = |pair: &[&str]| {
-        let (label, operator) = pair[0].split_at(pair[0].find(['=', '!']).expect("an operator"));
-        (label.trim_start_matches([',', ' ']).to_owned(), operator.to_owned(), pair[1].to_owned())
-    };
-    parts.chunks_exact(2).map(of).collect()
+/// Panics unless this is PromQL, as Grafana may have it, and everything in it exists.
+fn check(expression: &str, series: &Series) {
+    let asked = expression.replace("$__rate_interval", "5m");
+    let asked = parser::parse(&asked).unwrap_or_else(|error| panic!("{expression}: {error}"));
+    let Ok(_) = walk_expr(&mut Known { series, expression }, &asked);
 }
 
-/// Panics unless everything in this PromQL exists.
-fn check(expression: &str, series: &BTreeMap<String, BTreeMap<String, BTreeSet<String>>>) {
-    let mut rest = expression;
-    while let Some(start) = rest.find("geth_peering_") {
-        rest = &rest[start..];
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-        let labels = series.get(&rest[..end]).unwrap_or_else(|| panic!("there is no {} ({expression})", &rest[..end]));
-        for (label, operator, value) in selectors(&rest[end..]) {
-            // These two are Prometheus' own.
-            if ["namespace", "pod"].contains(&label.as_str()) {
-                continue;
-            }
-            let known = labels.get(&label).unwrap_or_else(|| panic!("no label {label} in {expression}"));
-            let values = if operator.ends_with('~') { value.split('|').collect() } else { vec![value.as_str()] };
+/// Panics at what does not exist.
+struct Known<'a> {
+    series: &'a Series,
+    expression: &'a str,
+}
+
+impl ExprVisitor for Known<'_> {
+    type Error = Infallible;
+
+    fn pre_visit(&mut self, part: &Expr) -> Result<bool, Infallible> {
+        let Self { series, expression } = self;
+        let selector = match part {
+            Expr::VectorSelector(selector) => selector,
+            Expr::MatrixSelector(matrix) => &matrix.vs,
+            _ => return Ok(true),
+        };
+        let name = selector.name.as_deref().expect("a name");
+        let labels = series.get(name).unwrap_or_else(|| panic!("there is no {name} ({expression})"));
+        // These two are Prometheus' own.
+        let own = |matcher: &&Matcher| !["namespace", "pod"].contains(&matcher.name.as_str());
+        for Matcher { op, name, value } in selector.matchers.matchers.iter().filter(own) {
+            let known = labels.get(name).unwrap_or_else(|| panic!("no label {name} in {expression}"));
+            let values = match op {
+                MatchOp::Equal | MatchOp::NotEqual => vec![value.as_str()],
+                MatchOp::Re(_) | MatchOp::NotRe(_) => value.split('|').collect(),
+            };
             for value in values {
-                assert!(known.contains(value), "{label} is never {value} ({expression})");
+                assert!(known.contains(value), "{name} is never {value} ({expression})");
             }
         }
-        rest = &rest[end..];
+        Ok(true)
     }
 }
 
@@ -112,7 +128,11 @@ fn does_every_panel_of_a_dashboard_ask_for_what_is_exported() {
             }
         }
         for variable in dashboard["templating"]["list"].as_array().expect("variables") {
-            check(variable["query"]["query"].as_str().unwrap_or_default(), &series);
+            // `label_values(SERIES, LABEL)`, which is Grafana's own.
+            let query = variable["query"]["query"].as_str().and_then(|query| query.strip_prefix("label_values("));
+            if let Some((selector, _)) = query.and_then(|query| query.rsplit_once(',')) {
+                check(selector, &series);
+            }
         }
     }
     let forgotten = series.keys().filter(|name| !name.ends_with("_count") && !name.ends_with("_sum"));
