@@ -20,7 +20,7 @@ use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
@@ -63,6 +63,9 @@ const LAST_REQUEST_OF_OLD: Duration = Duration::from_secs(100);
 /// How much of a connection that nobody has taken up yet is kept, bytes; clients may send no more before. It bounds the head
 /// of a request of HTTP/1.1 too.
 const BUFFER: u32 = 64 * 1024;
+/// So much of a TLS connection is read at once, bytes: an ordinary review with its head. Rustls by itself asks for 4096
+/// (msgs/deframer/buffers.rs), so twice for each.
+const READ: usize = 8 * 1024;
 /// How many connections may be open on one port. API servers speak HTTP/1.1 to webhooks
 /// (apiserver `pkg/util/webhook/client.go`), so each review under way takes one: up to 600 of an API server
 /// (`--max-requests-inflight` 400 and `--max-mutating-requests-inflight` 200).
@@ -320,6 +323,7 @@ async fn connection(
         leave.last_request(LAST_REQUEST).await;
     };
     let Some(tls) = tls else { return http(stream, false, router, requests, &leave, end).await };
+    let stream = BufReader::with_capacity(READ, stream);
     let handshake = tokio::time::timeout(HANDSHAKE_DEADLINE, tls.accept(stream));
     let shaken = tokio::select! {
         shaken = handshake => shaken,
