@@ -42,6 +42,7 @@ e2e: install ## the tests on the kind cluster
 	@PATH="$$($(tools) kind helm helm4 kubectl cert-manager-controller cert-manager-cainjector):$$PATH" && \
 	KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && export KUBECONFIG E2E_CONTEXT=kind-$(cluster) && \
 	E2E_CERT_MANAGER="$$(. e2e/cluster/lib.sh && module cert-manager)" && export E2E_CERT_MANAGER && \
+	E2E_PROMETHEUS_OPERATOR="$$(. e2e/cluster/lib.sh && module prometheus-operator)" && export E2E_PROMETHEUS_OPERATOR && \
 	set -a && . target/images.env && set +a && \
 	$(cargo_test) $(addprefix --test ,$(sort $(e2e_tests)))
 	@e2e/bench/run 0 0

@@ -177,7 +177,23 @@ pub async fn install(values: &str) -> Result<()> {
 /// # Errors
 /// When it fails.
 pub async fn install_by(helm: &str, options: &[&str], values: &str) -> Result<()> {
-    let arguments = ["upgrade", "--install", RELEASE, CHART, "--namespace", RELEASE, "--create-namespace", "--wait"];
+    install_chart(helm, CHART, options, values).await
+}
+
+/// As [`install_by`], but under the number of an earlier version, in the form of a package, as a repository would have it.
+///
+/// # Errors
+/// When it fails.
+pub async fn install_earlier_by(helm: &str, values: &str) -> Result<()> {
+    const EARLIER: &str = "0.0.1";
+    let folder = tempfile::tempdir()?;
+    let to = folder.path().to_str().context("a path that is text")?;
+    run(helm, &["package", CHART, "--version", EARLIER, "--app-version", EARLIER, "--destination", to], "").await?;
+    install_chart(helm, &format!("{to}/geth-peering-{EARLIER}.tgz"), &[], values).await
+}
+
+async fn install_chart(helm: &str, chart: &str, options: &[&str], values: &str) -> Result<()> {
+    let arguments = ["upgrade", "--install", RELEASE, chart, "--namespace", RELEASE, "--create-namespace", "--wait"];
     run(helm, &[&arguments[..], options, &["--values", "-"]].concat(), values).await.map(drop)
 }
 

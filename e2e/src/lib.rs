@@ -7,6 +7,7 @@ pub mod admission;
 pub mod api_requests;
 pub mod away;
 pub mod cluster;
+pub mod definitions;
 pub mod differences;
 pub mod faults;
 pub mod geth;

@@ -3,21 +3,18 @@
 //! Its controllers run beside this test, as they would in pods; its own webhook, which only checks what people write, does
 //! not.
 
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs::File;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::{NAME, Namespace, RELEASE};
+use e2e::definitions::Definitions;
 use e2e::network::Network;
 use e2e::{away, install, wait};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
-
-/// Says where cert-manager's source is, which has its CustomResourceDefinitions.
-const SOURCE: &str = "E2E_CERT_MANAGER";
 
 /// The Secret that cert-manager keeps and the injectors serve, and the one of its authority.
 const CERTIFICATE: &str = "geth-peering-certificate";
@@ -28,8 +25,7 @@ const STAYS: &str = "app.kubernetes.io/managed-by=geth-peering";
 
 #[tokio::test]
 async fn does_cert_manager_certify_the_injectors_and_renew_what_they_serve() -> Result<()> {
-    let source = std::env::var(SOURCE).with_context(|| format!("{SOURCE} is not set: run `make e2e`"))?;
-    let definitions = definitions(&Path::new(&source).join("deploy/crds"))?;
+    let definitions = Definitions::of_cert_manager()?;
     away::instead_of_the_installation(async |namespace, network, values| {
         let outcome = is_certified(namespace, network, values, &definitions).await;
         let cleaned = clean_up(namespace, &definitions).await;
@@ -38,7 +34,7 @@ async fn does_cert_manager_certify_the_injectors_and_renew_what_they_serve() -> 
     .await
 }
 
-async fn is_certified(namespace: &Namespace, network: &Network, values: &str, definitions: &str) -> Result<()> {
+async fn is_certified(namespace: &Namespace, network: &Network, values: &str, definitions: &Definitions) -> Result<()> {
     let mut controllers = CertManager::start(definitions).await?;
     let mut values: Value = serde_saphyr::from_str(values)?;
     values["tls"] = json!({"mode": "certManager"});
@@ -86,24 +82,21 @@ async fn is_certified(namespace: &Namespace, network: &Network, values: &str, de
 }
 
 /// Leaves nothing of cert-manager's to the other tests, however far the test came.
-async fn clean_up(namespace: &Namespace, definitions: &str) -> Result<()> {
+async fn clean_up(namespace: &Namespace, definitions: &Definitions) -> Result<()> {
     // First, for helm deletes no objects of kinds that are not there any more.
     let uninstall = ["uninstall", RELEASE, "--namespace", RELEASE, "--wait", "--ignore-not-found"];
     install::run("helm", &uninstall, "").await?;
     let secrets = install::namespace(&namespace.client).api::<Secret>();
     secrets.delete_collection(&DeleteParams::default(), &ListParams::default().labels(STAYS)).await?;
-    let delete = ["delete", "--ignore-not-found", "--timeout=60s", "--filename=-"];
-    install::run("kubectl", &delete, definitions).await.map(drop)
+    definitions.delete().await
 }
 
 /// cert-manager's controllers, until dropped.
 struct CertManager([(&'static str, Child); 2]);
 
 impl CertManager {
-    async fn start(definitions: &str) -> Result<Self> {
-        install::run("kubectl", &["apply", "--server-side", "--filename=-"], definitions).await?;
-        let wait = ["wait", "--for=condition=Established", "--timeout=60s", "--filename=-"];
-        install::run("kubectl", &wait, definitions).await?;
+    async fn start(definitions: &Definitions) -> Result<Self> {
+        definitions.apply().await?;
         let metrics = ["--metrics-listen-address=127.0.0.1:0"];
         Ok(Self([controller("cert-manager-controller", &metrics)?, controller("cert-manager-cainjector", &[])?]))
     }
@@ -131,18 +124,4 @@ fn controller(program: &'static str, options: &[&str]) -> Result<(&'static str, 
 /// The file with what one of them says.
 fn log(program: &str) -> String {
     format!("{}/{program}.log", env!("CARGO_TARGET_TMPDIR"))
-}
-
-/// The CustomResourceDefinitions as its chart makes them, but for its labels.
-fn definitions(folder: &Path) -> Result<String> {
-    let mut definitions = String::new();
-    for file in fs::read_dir(folder)? {
-        let file = file?.path();
-        if file.extension().is_some_and(|extension| extension == "yaml") {
-            let mut definition: Value = serde_saphyr::from_str(&fs::read_to_string(&file)?)?;
-            definition["metadata"]["labels"] = json!({});
-            definitions.push_str(&format!("---\n{definition}\n"));
-        }
-    }
-    Ok(definitions)
 }

@@ -78,8 +78,9 @@ struct Release<'a> {
 }
 
 impl<'a> Release<'a> {
+    /// Of an earlier version: what bears its number must not stand in the way of an upgrade, as a selector would.
     async fn new(namespace: &'a Namespace, values: &str, helm: &str) -> Result<Self> {
-        install::install_by(helm, &[], values).await?;
+        install::install_earlier_by(helm, values).await?;
         install::injectors_available(&namespace.client).await?;
         let bundles = wait::until("the injectors have written the caBundle", wait::SOON, async || {
             let bundles = install::ca_bundles(&namespace.client).await?;
