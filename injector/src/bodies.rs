@@ -1,13 +1,16 @@
 //! Reading request bodies: none larger than a review can be, and only a few large ones at once.
 //!
-//! A body of ordinary size is read as it comes. Of a larger one only as much is as there is room for in a memory that all
-//! large ones share ([`UNITS`]): so what arrives at one time on many connections (of HTTP/1.1, which API servers speak) has
-//! a bound. It is what has arrived that counts and not what was announced: who announces much and sends nothing keeps
-//! nobody waiting, and who sends much and then stops, only others that are large, and only for as long as a request may last.
+//! The first body of a connection is read as it comes while it is of ordinary size. Of a larger one, only as much is as
+//! there is room for in a memory that all share ([`UNITS`]); of one beside others on its connection, as HTTP/2 allows,
+//! nothing is before there is. So what has been read at one time has a bound, which the number of connections sets. For
+//! the first bodies it is what has arrived that counts and not what was announced: who announces much and sends nothing
+//! keeps nobody waiting. Who sends much, or many at once, and then stops, keeps only others of that kind waiting, and
+//! only for as long as a request may last.
 
 use std::sync::Arc;
 
 use axum::body::{Body, HttpBody as _};
+use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
@@ -18,15 +21,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// `MaxRequestBodyBytes`). The review of an update holds two, but of objects that large etcd stores none
 /// (`--max-request-bytes`, 1.5 MiB).
 const MAX_BODY: usize = 4 * 1024 * 1024;
-/// What is read of the first body of each connection in any case, bytes: ten times as much as the review of an ordinary pod
+/// What is read of the first body of each connection in any case, bytes: five times as much as the review of an ordinary pod
 /// has. And in what units more is.
-const UNIT: usize = 64 * 1024;
-/// How many more there are for all bodies together: a quarter of the chart's memory limit.
-const UNITS: usize = 1024;
+const UNIT: usize = 32 * 1024;
+/// How many there are for all else together: a quarter of the chart's memory limit.
+const UNITS: usize = 2048;
 
 /// The memory that large bodies share.
 #[derive(Debug, Clone)]
 pub(crate) struct Bodies(Arc<Semaphore>);
+
+/// Marks a request that came while others were under way on its connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beside;
 
 /// A body that was read. Its part of the shared memory is kept until this is dropped.
 #[derive(Debug)]
@@ -50,13 +57,14 @@ impl Bodies {
     }
 
     /// Reads `body` to its end, which comes `beside` others on its connection or not.
-    pub(crate) async fn read(&self, body: Body, beside: bool) -> Result<Read, Unread> {
+    async fn read(&self, body: Body, beside: bool) -> Result<Read, Unread> {
         if body.size_hint().lower() > MAX_BODY as u64 {
             return Err(Unread::TooLarge);
         }
         let mut frames = body.into_data_stream();
         let free = usize::from(!beside);
-        let (mut bytes, mut part) = (Vec::new(), self.units(0).await?);
+        // Nobody may send more than the connection's window while nothing is taken from it.
+        let (mut bytes, mut part) = (Vec::new(), self.units(usize::from(beside)).await?);
         while let Some(frame) = frames.next().await {
             let frame = frame.map_err(Unread::Broken)?;
             let length = bytes.len() + frame.len();
@@ -80,6 +88,18 @@ impl Bodies {
     }
 }
 
+impl<S: Sync> FromRequest<S> for Read
+where
+    Bodies: FromRef<S>,
+{
+    type Rejection = Unread;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Unread> {
+        let beside = request.extensions().get::<Beside>().is_some();
+        Bodies::from_ref(state).read(request.into_body(), beside).await
+    }
+}
+
 impl IntoResponse for Unread {
     fn into_response(self) -> Response {
         tracing::warn!("{self}");
@@ -96,6 +116,7 @@ mod tests {
     use super::*;
     use futures::FutureExt as _;
     use futures::stream;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn chunked(size: usize, length: usize) -> Body {
         Body::from_stream(stream::iter(
@@ -148,7 +169,7 @@ mod tests {
     fn does_who_sends_little_of_much_keep_nobody_waiting() {
         let bodies = Bodies::new();
         let stuck = |length| {
-            let mut slow: Vec<_> = (0..1000).map(|_| Box::pin(bodies.read(stalled(length), false))).collect();
+            let mut slow: Vec<_> = (0..UNITS - 24).map(|_| Box::pin(bodies.read(stalled(length), false))).collect();
             assert!(slow.iter_mut().all(|body| body.now_or_never().is_none()));
             slow
         };
@@ -166,13 +187,35 @@ mod tests {
     #[test]
     fn have_many_small_bodies_on_few_connections_a_bound_that_leaves_each_connection_its_first() {
         let bodies = Bodies::new();
-        let beside = |length| bodies.read(stalled(length), true);
-        let mut slow: Vec<_> = (0..UNITS).map(|_| Box::pin(beside(1))).collect();
+        let read = |body, beside: bool| {
+            let mut request = Request::new(body);
+            if beside {
+                request.extensions_mut().insert(Beside);
+            }
+            Box::pin(Read::from_request(request, &bodies))
+        };
+        let mut slow: Vec<_> = (0..UNITS).map(|_| read(stalled(1), true)).collect();
         assert!(slow.iter_mut().all(|body| body.now_or_never().is_none()));
-        let mut next = Box::pin(bodies.read(of(1), true));
+        let mut next = read(of(1), true);
         assert!((&mut next).now_or_never().is_none(), "one too many");
-        assert!(bodies.read(of(UNIT), false).now_or_never().unwrap().is_ok());
+        assert!(read(of(UNIT), false).now_or_never().unwrap().is_ok());
         slow.pop();
         assert!((&mut next).now_or_never().unwrap().is_ok());
+    }
+
+    #[test]
+    fn is_nothing_taken_of_a_body_beside_others_for_which_there_is_no_room_yet() {
+        let bodies = Bodies::new();
+        let held: Vec<_> = (0..UNITS).map(|_| bodies.read(of(1), true).now_or_never().unwrap()).collect();
+        let taken = Arc::new(AtomicBool::new(false));
+        let marks = taken.clone();
+        let frame = stream::once(async move {
+            marks.store(true, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(vec![b'x'])
+        });
+        let mut read = Box::pin(bodies.read(Body::from_stream(frame), true));
+        assert!((&mut read).now_or_never().is_none() && !taken.load(Ordering::Relaxed));
+        drop(held);
+        assert!((&mut read).now_or_never().unwrap().is_ok() && taken.load(Ordering::Relaxed));
     }
 }

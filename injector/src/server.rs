@@ -10,13 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::Router;
+use axum::extract::{FromRef, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -27,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bodies::{Bodies, Unread};
+use crate::bodies::{self, Beside, Bodies};
 use crate::connections::{Connections, Requests};
 use crate::handler::{Unanswered, Webhook};
 use crate::metrics::Metrics;
@@ -60,9 +59,13 @@ const LAST_REQUEST: Duration = Duration::from_secs(5);
 /// The same for a connection that is too old, which nothing hurries: longer than the 90 s after which an API server closes
 /// by itself what it does not use (see [`HEAD_DEADLINE`]).
 const LAST_REQUEST_OF_OLD: Duration = Duration::from_secs(100);
-/// How much of a connection that nobody has taken up yet is kept, bytes; clients may send no more before. It bounds the head
-/// of a request of HTTP/1.1 too.
-const BUFFER: u32 = 64 * 1024;
+/// How much of an HTTP/1.1 connection is kept that nobody has taken up yet, bytes; so much may the head of a request have.
+const BUFFER: usize = 16 * 1024;
+/// The same of an HTTP/2 connection: the least that there is (RFC 9113, 6.9.2).
+const WINDOW: u32 = 65_535;
+/// How many requests may be under way on an HTTP/2 connection: the least that clients count on before they are told
+/// (RFC 9113, 6.5.2).
+const STREAMS: u32 = 100;
 /// So much of a TLS connection is read at once, bytes: an ordinary review with its head. Rustls by itself asks for 4096
 /// (msgs/deframer/buffers.rs), so twice for each.
 const READ: usize = 8 * 1024;
@@ -89,26 +92,18 @@ struct Shared {
     bodies: Bodies,
 }
 
-/// Marks a request that came while others were under way on its connection.
-#[derive(Debug, Clone, Copy)]
-struct Beside;
-
-async fn mutate_pods(
-    State(Shared { webhook, bodies }): State<Shared>,
-    beside: Option<Extension<Beside>>,
-    body: Body,
-) -> Result<Response, Unread> {
-    let body = bodies.read(body, beside.is_some()).await?;
-    Ok(answer(webhook.mutate_pods(&body.bytes).await))
+impl FromRef<Shared> for Bodies {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.bodies.clone()
+    }
 }
 
-async fn mutate_workloads(
-    State(Shared { webhook, bodies }): State<Shared>,
-    beside: Option<Extension<Beside>>,
-    body: Body,
-) -> Result<Response, Unread> {
-    let body = bodies.read(body, beside.is_some()).await?;
-    Ok(answer(webhook.mutate_workloads(&body.bytes)))
+async fn mutate_pods(State(Shared { webhook, .. }): State<Shared>, body: bodies::Read) -> Response {
+    answer(webhook.mutate_pods(&body.bytes).await)
+}
+
+async fn mutate_workloads(State(Shared { webhook, .. }): State<Shared>, body: bodies::Read) -> Response {
+    answer(webhook.mutate_workloads(&body.bytes))
 }
 
 fn answer(result: Result<Vec<u8>, Unanswered>) -> Response {
@@ -352,9 +347,10 @@ async fn http(
     end: impl Future<Output = ()>,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE).max_buf_size(BUFFER as usize);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE).max_buf_size(BUFFER);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_DEADLINE);
-    builder.http2().initial_connection_window_size(BUFFER).initial_stream_window_size(BUFFER);
+    builder.http2().initial_connection_window_size(WINDOW).initial_stream_window_size(WINDOW);
+    builder.http2().max_concurrent_streams(STREAMS);
     let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
     let left = leave.clone();
     let router = router.layer(middleware::from_fn(move |mut request: Request, next: Next| {
@@ -388,6 +384,7 @@ async fn http(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::body::Body;
 
     #[tokio::test]
     async fn is_a_request_beside_others_on_its_connection_known_as_such() {
@@ -399,7 +396,10 @@ mod tests {
                 waits.notified().await;
             })
         };
-        let beside = get(async |beside: Option<Extension<Beside>>| if beside.is_some() { "beside" } else { "alone" });
+        let beside = get(async |request: Request| match request.extensions().get() {
+            Some(Beside) => "beside",
+            None => "alone",
+        });
         let router = Router::new().route("/wait", wait).route("/", beside);
         let (client, server) = tokio::io::duplex(64 * 1024);
         let requests = Connections::new(1).take(Ipv4Addr::LOCALHOST.into()).unwrap().requests();
