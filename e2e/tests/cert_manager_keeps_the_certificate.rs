@@ -85,10 +85,11 @@ async fn is_certified(namespace: &Namespace, network: &Network, values: &str, de
 async fn clean_up(namespace: &Namespace, definitions: &Definitions) -> Result<()> {
     // First, for helm deletes no objects of kinds that are not there any more.
     let uninstall = ["uninstall", RELEASE, "--namespace", RELEASE, "--wait", "--ignore-not-found"];
-    install::run("helm", &uninstall, "").await?;
+    let uninstalled = install::run("helm", &uninstall, "").await.map(drop);
     let secrets = install::namespace(&namespace.client).api::<Secret>();
-    secrets.delete_collection(&DeleteParams::default(), &ListParams::default().labels(STAYS)).await?;
-    definitions.delete().await
+    let stays = ListParams::default().labels(STAYS);
+    let emptied = secrets.delete_collection(&DeleteParams::default(), &stays).await;
+    uninstalled.and(emptied.map(drop).map_err(Into::into)).and(definitions.delete().await)
 }
 
 /// cert-manager's controllers, until dropped.

@@ -16,10 +16,11 @@ async fn does_an_api_server_take_all_that_the_chart_renders_with_its_examples() 
     in_namespace(async |namespace| {
         let definitions = [Definitions::of_cert_manager()?, Definitions::of_prometheus_operator()?];
         let outcome = are_taken(namespace, &definitions).await;
+        let mut cleaned = Ok(());
         for kinds in &definitions {
-            kinds.delete().await?;
+            cleaned = cleaned.and(kinds.delete().await);
         }
-        outcome
+        outcome.and(cleaned)
     })
     .await
 }

@@ -74,6 +74,7 @@ async fn does_the_other_side_dial_where_busy_geths_did_not_get_through_to_each_o
     let _pods = network.start_many(12);
     let all_are_there = Instant::now();
     network.mesh(12).await;
+    assert_eq!(network.world.dials_to_lose(), 0);
     assert!(all_are_there.elapsed() < Duration::from_secs(15), "{:?}", all_are_there.elapsed());
 }
 
@@ -84,6 +85,7 @@ async fn does_a_mesh_without_a_slot_to_spare_get_whole_though_dials_are_lost() {
         network.world.lose_dials(lost);
         let _pods = start_many(&network, FULL);
         network.mesh(FULL.into()).await;
+        assert_eq!(network.world.dials_to_lose(), 0);
     }
 }
 

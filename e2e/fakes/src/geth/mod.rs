@@ -215,6 +215,12 @@ impl World {
         self.change(|net, _| net.to_lose = count);
     }
 
+    /// How many of them are still to come.
+    #[must_use]
+    pub fn dials_to_lose(&self) -> u32 {
+        self.look(|net| net.to_lose)
+    }
+
     /// Links that are up, each counted from both ends; a full mesh has n·(n−1).
     #[must_use]
     pub fn links(&self) -> usize {
