@@ -6,10 +6,13 @@
 //!
 //! `mesh_bench rest SIZE MINUTES` does nothing of that: it makes one network and leaves it alone for so long, then prints
 //! the memory of each sidecar, as it was at first and as it is, and how often the API server was asked for what meanwhile.
+//!
+//! `mesh_bench register COUNT` registers so many sidecars at once, without Geths.
 
 mod at_rest;
 mod logs;
 mod moments;
+mod register;
 mod runs;
 mod table;
 
@@ -23,12 +26,15 @@ const RESTARTED: usize = 5;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let is_rest = std::env::args().nth(1).is_some_and(|word| word == "rest");
-    let numbers = std::env::args().skip(if is_rest { 2 } else { 1 });
+    let word = std::env::args().nth(1).filter(|word| ["rest", "register"].contains(&word.as_str()));
+    let numbers = std::env::args().skip(if word.is_some() { 2 } else { 1 });
     let mut arguments = numbers.map(|argument| argument.parse().with_context(|| format!("not a number: {argument}")));
-    if is_rest {
-        let [size, minutes] = arguments.collect::<Result<Vec<usize>>>()?[..] else { bail!("rest SIZE MINUTES") };
-        return runs::rest(size, Duration::from_secs(60 * minutes as u64)).await;
+    if let Some(word) = word {
+        return match (&*word, &arguments.collect::<Result<Vec<usize>>>()?[..]) {
+            ("rest", [size, minutes]) => runs::rest(*size, Duration::from_secs(60 * *minutes as u64)).await,
+            ("register", [count]) => register::at_once(*count).await,
+            _ => bail!("rest SIZE MINUTES, or register COUNT"),
+        };
     }
     let runs = arguments.next().transpose()?.unwrap_or(5);
     let sizes: Vec<usize> = arguments.collect::<Result<_>>()?;
