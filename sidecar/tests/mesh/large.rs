@@ -156,7 +156,9 @@ async fn does_a_node_that_was_away_for_seconds_come_back_whatever_a_call_costs()
 async fn is_a_mesh_that_maxpeers_cannot_hold_the_best_that_fits_and_said_so_by_all() {
     let network = Network::new();
     let pods = start_many(&network, 24);
-    network.until("every dial slot used", || pods.iter().all(|pod| pod.geth.dialed() >= 10)).await;
+    // A Geth may dial more than it has slots for, and so leave another nobody to dial.
+    let fits = |pod: &PodUnderTest| pod.geth.dialed() >= 10 || pod.geth.peers().len() == 23;
+    network.until("every dial slot used that there is a link for", || pods.iter().all(fits)).await;
     for pod in &pods {
         let status = pod.sidecar.status.clone().wait_for(|status| !status.concerns.is_empty()).await.unwrap().clone();
         assert!(status.concerns[0].to_string().contains("--maxpeers 36"), "{:?}", status.concerns);
