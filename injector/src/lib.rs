@@ -17,6 +17,7 @@ pub mod metrics;
 mod owner;
 pub mod prepare;
 pub mod readiness;
+pub mod routes;
 pub mod run;
 pub mod scope;
 pub mod server;

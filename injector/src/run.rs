@@ -17,7 +17,8 @@ use crate::handler::Webhook;
 use crate::metrics::Metrics;
 use crate::prepare::Preparer;
 use crate::readiness::Readiness;
-use crate::server::{Bound, Inside, plain_router, router};
+use crate::routes::{Inside, plain_router, router};
+use crate::server::Bound;
 use crate::tls::resolver::{Resolver, server_config};
 use crate::tls::{Keeper, Source, folder};
 

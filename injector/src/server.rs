@@ -1,7 +1,7 @@
-//! Listening and serving: TLS for the API server's requests, plain HTTP for probes and metrics.
+//! Listening and serving connections: TLS for the API server's requests, plain HTTP for probes and metrics.
 //!
-//! What a client can hold is bounded: the size of a request, the time for each, the age of a connection, and their number
-//! ([`connections`](crate::connections)).
+//! What a client can hold is bounded: the size of a request ([`bodies`](crate::bodies)), the time for each
+//! ([`routes`](crate::routes)), the age of a connection, and their number ([`connections`](crate::connections)).
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
@@ -11,11 +11,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::{FromRef, Request, State};
-use axum::http::{StatusCode, header};
+use axum::extract::Request;
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -26,16 +23,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bodies::{self, Beside, Bodies};
+use crate::bodies::Beside;
 use crate::connections::{Connections, Requests};
-use crate::handler::{Unanswered, Webhook};
 use crate::metrics::Metrics;
-use crate::readiness::Readiness;
-use crate::tls::resolver::Resolver;
 
-/// Every request is answered within this, whoever else is waited for: the API server waits for 5 s, unless the chart's value says otherwise, and an
-/// answer in words helps more than its own "context deadline exceeded".
-const REQUEST_DEADLINE: Duration = Duration::from_secs(4);
 /// How long a TLS handshake may take.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long an HTTP/1.1 client may idle and then take to send the head of a request; hyper does not tell these apart. Longer
@@ -48,7 +39,8 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a connection may last before its client is told to open another.
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// How long requests that are under way may take to end once their client was told to go; longer than [`REQUEST_DEADLINE`].
+/// How long requests that are under way may take to end once their client was told to go; longer than
+/// [`REQUEST_DEADLINE`](crate::routes).
 const GRACE: Duration = Duration::from_secs(10);
 /// How long a connection waits for one more request to end with when the process stops.
 ///
@@ -75,104 +67,6 @@ const READ: usize = 8 * 1024;
 const MAX_CONNECTIONS: usize = 2048;
 /// How long accepting rests after a failure, which mostly is a want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The webhooks.
-pub fn router(webhook: Arc<Webhook>) -> Router {
-    Router::new()
-        .route("/mutate/pods", post(mutate_pods))
-        .route("/mutate/workloads", post(mutate_workloads))
-        .layer(middleware::from_fn(answer_in_time))
-        .with_state(Shared { webhook, bodies: Bodies::new() })
-}
-
-/// What all requests share.
-#[derive(Clone)]
-struct Shared {
-    webhook: Arc<Webhook>,
-    bodies: Bodies,
-}
-
-impl FromRef<Shared> for Bodies {
-    fn from_ref(shared: &Shared) -> Self {
-        shared.bodies.clone()
-    }
-}
-
-async fn mutate_pods(State(Shared { webhook, .. }): State<Shared>, body: bodies::Read) -> Response {
-    answer(webhook.mutate_pods(&body.bytes).await)
-}
-
-async fn mutate_workloads(State(Shared { webhook, .. }): State<Shared>, body: bodies::Read) -> Response {
-    answer(webhook.mutate_workloads(&body.bytes))
-}
-
-fn answer(result: Result<Vec<u8>, Unanswered>) -> Response {
-    let error = match result {
-        Ok(body) => return ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
-        Err(error) => error,
-    };
-    tracing::warn!("{error}");
-    let code = match error {
-        Unanswered::NoReview(_) => StatusCode::BAD_REQUEST,
-        Unanswered::Stopping(_) => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    (code, format!("{error}\n")).into_response()
-}
-
-async fn answer_in_time(request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
-    let late = |_| {
-        tracing::warn!(path, "a request had no answer in time; it was told so");
-        (StatusCode::GATEWAY_TIMEOUT, "the injector could not answer in time\n").into_response()
-    };
-    tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await.unwrap_or_else(late)
-}
-
-/// What the plain port shows.
-pub struct Inside {
-    /// Behind `/readyz`.
-    pub readiness: Arc<Readiness>,
-    /// Behind `/metrics`.
-    pub metrics: Arc<Metrics>,
-    /// Behind `/certificate`.
-    pub resolver: Arc<Resolver>,
-}
-
-/// Probes and metrics.
-pub fn plain_router(inside: Arc<Inside>) -> Router {
-    Router::new()
-        // Whoever can answer is alive: everything that could hang has a deadline, and everything that ends, ends the
-        // process.
-        .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .route("/certificate", get(certificate))
-        .with_state(inside)
-}
-
-async fn readyz(State(inside): State<Arc<Inside>>) -> Response {
-    let missing = inside.readiness.missing();
-    if missing.is_empty() {
-        "ok\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join(", "))).into_response()
-    }
-}
-
-async fn metrics(State(inside): State<Arc<Inside>>) -> Response {
-    match inside.metrics.text() {
-        Ok(text) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(header::CONTENT_TYPE, kind)], text).into_response()
-        }
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
-}
-
-/// What is shown to everybody who connects, for those who cannot: `injector check` compares it with the caBundle.
-async fn certificate(State(inside): State<Arc<Inside>>) -> String {
-    inside.resolver.pem()
-}
 
 /// A port that is taken, so that a port in use is an error at start and not a silent absence.
 pub struct Bound {
@@ -385,6 +279,7 @@ async fn http(
 mod tests {
     use super::*;
     use axum::body::Body;
+    use axum::routing::get;
 
     #[tokio::test]
     async fn is_a_request_beside_others_on_its_connection_known_as_such() {

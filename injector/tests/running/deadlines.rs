@@ -42,7 +42,7 @@ fn webhooks(server: &ApiServer) -> Router {
     let preparer = Arc::new(Preparer::new(client.clone(), ROLE, Scope::default(), metrics.clone()));
     let (notices, reporter) = events::channel(client, "injector-0");
     tokio::spawn(reporter.run());
-    injector::server::router(Arc::new(Webhook::new(settings, preparer, notices, metrics)))
+    injector::routes::router(Arc::new(Webhook::new(settings, preparer, notices, metrics)))
 }
 
 /// An API server that answers nothing that the injector asks it.
