@@ -7,7 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test unit e2e faults lint explore fuzz bench-mesh rest bench-injector cluster images install clean kubeconfig toolpath
+.PHONY: help demo test unit e2e faults lint explore fuzz bench-mesh rest bench-register bench-injector cluster images install clean kubeconfig toolpath
 
 cluster := $(or $(GETH_PEERING_CLUSTER),geth-peering)
 tools := e2e/cluster/tools
@@ -74,6 +74,11 @@ MINUTES := 60
 rest: install ## memory of each sidecar of a network at rest, and requests a minute; SIZE=10 MINUTES=60
 	@PATH="$$($(tools)):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && \
 	cargo build --workspace --bin mesh_bench && "$${CARGO_TARGET_DIR:-target}/debug/mesh_bench" rest $(SIZE) $(MINUTES)
+
+COUNT := 1000
+bench-register: install ## how fast one ConfigMap takes the entries of many sidecars at once; COUNT=1000 takes three minutes
+	@PATH="$$($(tools)):$$PATH" && export KUBECONFIG="$$(. e2e/cluster/lib.sh && kubeconfig $(cluster))" && \
+	cargo build --workspace --bin mesh_bench && "$${CARGO_TARGET_DIR:-target}/debug/mesh_bench" register $(COUNT)
 
 ROUNDS := 5
 SECONDS_EACH := 5

@@ -4,9 +4,10 @@ use crate::{report, wait};
 use anyhow::{Context, Result, anyhow, ensure};
 use futures::FutureExt;
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -44,6 +45,11 @@ pub fn name() -> String {
 /// # Errors
 /// When there is no kubeconfig, or it leads to a cluster that is not the project's own.
 pub async fn client() -> Result<Client> {
+    Ok(Client::try_from(config().await?)?)
+}
+
+/// How the cluster under test is reached, by an administrator.
+async fn config() -> Result<Config> {
     let hint = "run the tests through `make e2e`, which makes the cluster and sets KUBECONFIG";
     ensure!(std::env::var_os("KUBECONFIG").is_some(), "KUBECONFIG is not set: {hint}");
     let kubeconfig = Kubeconfig::read().with_context(|| format!("no usable KUBECONFIG: {hint}"))?;
@@ -54,7 +60,7 @@ pub async fn client() -> Result<Client> {
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.default_retry = false;
     config.read_timeout = Some(Duration::from_secs(30));
-    Ok(Client::try_from(config)?)
+    Ok(config)
 }
 
 /// A namespace that exists as long as one test runs.
@@ -86,6 +92,23 @@ impl Namespace {
     {
         let object = serde_json::from_value(object).context("an object of a test is malformed")?;
         Ok(self.api().create(&PostParams::default(), &object).await?)
+    }
+
+    /// A client that is the ServiceAccount `name` of this namespace for the next hour.
+    ///
+    /// # Errors
+    /// When there is no such account, or as of [`client`].
+    pub async fn client_of(&self, name: &str) -> Result<Client> {
+        let request = TokenRequest {
+            spec: TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() },
+            ..TokenRequest::default()
+        };
+        let accounts = self.api::<ServiceAccount>();
+        let answer = accounts.create_token_request(name, &PostParams::default(), &request).await?;
+        let token = answer.status.context("no token")?.token;
+        let mut config = config().await?;
+        config.auth_info = AuthInfo { token: Some(token.into()), ..AuthInfo::default() };
+        Ok(Client::try_from(config)?)
     }
 
     /// Puts labels onto the namespace itself, as `kubectl label namespace` does.

@@ -210,9 +210,21 @@ pub async fn render(values: &str) -> Result<String> {
 /// # Errors
 /// When helm fails.
 pub async fn render_elsewhere(release: &str, namespace: &str, values: &str) -> Result<String> {
+    render_with(release, namespace, &["--no-hooks"], values).await
+}
+
+/// What `template` of the chart renders, as another release in another namespace.
+///
+/// # Errors
+/// When helm fails.
+pub async fn render_template(template: &str, release: &str, namespace: &str, values: &str) -> Result<String> {
+    render_with(release, namespace, &["--show-only", &format!("templates/{template}")], values).await
+}
+
+async fn render_with(release: &str, namespace: &str, options: &[&str], values: &str) -> Result<String> {
     // Helm asks no cluster for its version here, and believes what it was built with.
-    let arguments = ["template", release, CHART, "--namespace", namespace, "--kube-version=1.34", "--no-hooks"];
-    helm(&[&arguments[..], &["--values", "-"]].concat(), values).await
+    let arguments = ["template", release, CHART, "--namespace", namespace, "--kube-version=1.34", "--values", "-"];
+    helm(&[&arguments[..], options].concat(), values).await
 }
 
 async fn helm(arguments: &[&str], stdin: &str) -> Result<String> {

@@ -37,6 +37,7 @@ const FIRST: &str = "<first version>";
 const UID: &str = "<uid>";
 
 const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const JSON_PATCH: &str = "application/json-patch+json";
 
 /// What is asked of both servers.
@@ -77,6 +78,11 @@ impl Call {
         Self { content_type: MERGE, ..Self::new(Method::PATCH, format!("configmaps/{name}"), patch) }
     }
 
+    /// Makes a key be `value`, as a sidecar does with its own.
+    fn assert(name: &str, key: &str, value: impl Into<Value>) -> Self {
+        Self { content_type: STRATEGIC, ..Self::merge(name, json!({"data": {key: value.into()}})) }
+    }
+
     fn patch(name: &str, patch: Value) -> Self {
         Self { content_type: JSON_PATCH, ..Self::merge(name, patch) }
     }
@@ -105,7 +111,8 @@ impl Call {
             0..10 => Self::get(name),
             10..17 => Self::list(name),
             17..30 => Self::create(name, json!({"data": {key: value}})),
-            30..55 => Self::merge(name, json!({"data": {key: value}})),
+            30..45 => Self::assert(name, key, value),
+            45..55 => Self::merge(name, json!({"data": {key: value}})),
             55..60 => Self::merge(name, json!({"data": {key: null}})),
             60..62 => Self::merge(name, json!({"metadata": {"labels": {"a": value.len().to_string()}}})),
             62..64 => Self::merge(name, json!({"data": null})),
@@ -132,6 +139,7 @@ fn what_matters() -> Vec<(u16, Call)> {
         (404, Call::get(name)),
         (200, Call::list(name)),
         (404, Call::merge(name, json!({"data": {"a": "1"}}))),
+        (404, Call::assert(name, "a", "1")),
         (404, Call::evict(name, "a", "1")),
         (404, Call::update(name, json!({"data": {"a": "1"}}))),
         (404, Call::delete(name, Value::Null)),
@@ -142,6 +150,9 @@ fn what_matters() -> Vec<(u16, Call)> {
         (200, Call::merge(name, json!({"data": {"b": "2"}}))),
         // Changes nothing, and so there is no new version.
         (200, Call::merge(name, json!({"data": {"b": "2"}}))),
+        (200, Call::assert(name, "b", "2")),
+        (200, Call::assert(name, "b", "3")),
+        (200, Call::assert(name, "b", "2")),
         (200, Call::update(name, json!({"data": {"a": "1", "b": "2"}}))),
         (422, Call::evict(name, "a", "2")),
         (422, Call::evict(name, "c", "2")),
@@ -156,6 +167,7 @@ fn what_matters() -> Vec<(u16, Call)> {
         (400, Call::merge(name, json!([]))),
         (422, Call::merge(name, json!({"data": {"not a key": "1"}}))),
         (422, Call::merge(name, json!({"data": {"a": 1}}))),
+        (422, Call::assert(name, "not a key", "1")),
         (400, Call::merge(name, json!({"metadata": {"name": other}}))),
         (422, Call::merge(name, json!({"metadata": {"uid": "1"}}))),
         (409, Call::merge(name, json!({"metadata": {"resourceVersion": FIRST}}))),
@@ -163,11 +175,13 @@ fn what_matters() -> Vec<(u16, Call)> {
         (200, Call::merge(name, json!({"metadata": {"resourceVersion": LATEST}, "data": {"a": "1"}}))),
         (200, Call::merge(name, json!({"data": {"a": large}}))),
         (422, Call::merge(name, json!({"data": {"b": small}}))),
+        (422, Call::assert(name, "b", small.clone())),
         (422, Call::create(other, json!({"data": {"a": large, "b": small}}))),
         (413, Call::merge(name, json!({"data": {"b": huge}}))),
         (413, Call::create(other, json!({"data": {"a": huge}}))),
         (200, Call::merge(name, json!({"data": {"a": "1"}, "immutable": true}))),
         (422, Call::merge(name, json!({"data": {"a": "2"}}))),
+        (422, Call::assert(name, "a", "2")),
         (422, Call::evict(name, "a", "1")),
         (422, Call::merge(name, json!({"immutable": null}))),
         (200, Call::merge(name, json!({"data": {"a": "1"}}))),

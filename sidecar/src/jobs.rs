@@ -34,8 +34,9 @@ pub async fn run(action: Action, pod: String, store: Store, admin: Option<Admin>
             let (accepted, failure) = tell(&admin?, &calls).await;
             Outcome::Told { key, accepted, failure }.into()
         }
-        Action::Assert(entry) => {
-            wrote(store.assert(&pod, &entry.to_value()).await.map(Some), |ok| Outcome::Wrote { ok })
+        Action::Assert { entry, patience } => {
+            let written = store.assert(&pod, &entry.to_value(), patience).await;
+            wrote(written.map(Some), |ok| Outcome::Wrote { ok })
         }
         Action::Withdraw { value } => wrote(store.remove(&pod, &value).await, |ok| Outcome::Wrote { ok }),
         Action::Look { pod, value } => {

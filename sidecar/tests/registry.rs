@@ -6,7 +6,7 @@
 use fakes::apiserver::{ApiServer, Fault, Verb};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use sidecar::registry::store::{PodState, RegistryEvent, Store, StoreErrorKind};
+use sidecar::registry::store::{DEADLINE, PodState, RegistryEvent, Store, StoreErrorKind};
 use sidecar::registry::view::View;
 use tokio::sync::mpsc;
 
@@ -61,7 +61,7 @@ fn holds(pod: &'static str, value: &'static str) -> impl Fn(&View) -> bool {
 #[tokio::test]
 async fn is_the_configmap_made_when_there_is_none() {
     let server = ApiServer::new();
-    let view = store(&server).assert("geth-0", "a").await.unwrap();
+    let view = store(&server).assert("geth-0", "a", DEADLINE).await.unwrap();
     assert_eq!(view.get("geth-0").unwrap().value, "a");
     assert_eq!(value_of(&server, "geth-0").as_deref(), Some("a"));
 }
@@ -72,7 +72,7 @@ async fn do_many_sidecars_that_register_at_once_all_stay_registered() {
     let mut writers = tokio::task::JoinSet::new();
     for number in 0..50 {
         let store = store(&server);
-        writers.spawn(async move { store.assert(&format!("geth-{number}"), "a").await.unwrap() });
+        writers.spawn(async move { store.assert(&format!("geth-{number}"), "a", DEADLINE).await.unwrap() });
     }
     writers.join_all().await;
     let view = View::default().next(&server.get::<ConfigMap>(NAMESPACE, NAME).unwrap());
@@ -82,7 +82,7 @@ async fn do_many_sidecars_that_register_at_once_all_stay_registered() {
 #[tokio::test]
 async fn does_a_new_configmap_have_the_list_without_which_earlier_sidecars_die() {
     let server = ApiServer::new();
-    let view = store(&server).assert("geth-0", "a").await.unwrap();
+    let view = store(&server).assert("geth-0", "a", DEADLINE).await.unwrap();
     assert_eq!(view.static_nodes().unwrap().value, "[]");
 }
 
@@ -91,7 +91,7 @@ async fn does_the_list_take_no_write_that_was_made_for_another_one() {
     let server = ApiServer::new();
     let store = store(&server);
     let list = |view: &View| view.static_nodes().map(|list| list.value.clone());
-    store.assert("geth-0", "a").await.unwrap();
+    store.assert("geth-0", "a", DEADLINE).await.unwrap();
     let written = store.write_list(Some("[]"), None, "[1]").await.unwrap();
     assert_eq!(list(&written).as_deref(), Some("[1]"));
     let seen = store.write_list(Some("[]"), None, "[2]").await.unwrap();
@@ -101,7 +101,7 @@ async fn does_the_list_take_no_write_that_was_made_for_another_one() {
     server.edit(NAMESPACE, NAME, |configmap: &mut ConfigMap| {
         configmap.data.as_mut().unwrap().remove("static-nodes.json");
     });
-    let before = store.assert("geth-0", "a").await.unwrap();
+    let before = store.assert("geth-0", "a", DEADLINE).await.unwrap();
     assert_eq!(list(&before), None);
     server.edit(NAMESPACE, NAME, |configmap: &mut ConfigMap| {
         configmap.data.as_mut().unwrap().insert("static-nodes.json".into(), "[3]".into());
@@ -111,7 +111,7 @@ async fn does_the_list_take_no_write_that_was_made_for_another_one() {
     server.edit(NAMESPACE, NAME, |configmap: &mut ConfigMap| {
         configmap.data.as_mut().unwrap().remove("static-nodes.json");
     });
-    let before = store.assert("geth-0", "a").await.unwrap();
+    let before = store.assert("geth-0", "a", DEADLINE).await.unwrap();
     let written = store.write_list(None, before.version(), "[4]").await.unwrap();
     assert_eq!(list(&written).as_deref(), Some("[4]"));
     server.delete::<ConfigMap>(NAMESPACE, NAME);
@@ -122,10 +122,10 @@ async fn does_the_list_take_no_write_that_was_made_for_another_one() {
 async fn does_an_assert_that_changes_nothing_write_nothing_and_show_all() {
     let server = ApiServer::new();
     let store = store(&server);
-    store.assert("geth-0", "a").await.unwrap();
-    store.assert("geth-1", "b").await.unwrap();
+    store.assert("geth-0", "a", DEADLINE).await.unwrap();
+    store.assert("geth-1", "b", DEADLINE).await.unwrap();
     server.forget_calls();
-    let view = store.assert("geth-0", "a").await.unwrap();
+    let view = store.assert("geth-0", "a", DEADLINE).await.unwrap();
     assert_eq!(view.iter().count(), 2);
     assert_eq!((server.calls().len(), server.writes()), (1, 0));
 }
@@ -134,7 +134,7 @@ async fn does_an_assert_that_changes_nothing_write_nothing_and_show_all() {
 async fn does_a_removal_spare_a_value_that_was_written_after_the_judgement() {
     let server = ApiServer::new();
     let store = store(&server);
-    store.assert("geth-0", "new").await.unwrap();
+    store.assert("geth-0", "new", DEADLINE).await.unwrap();
     assert!(store.remove("geth-0", "old").await.unwrap().is_none());
     assert_eq!(value_of(&server, "geth-0").as_deref(), Some("new"));
     assert_eq!(store.remove("geth-0", "new").await.unwrap().unwrap().iter().count(), 0);
@@ -148,11 +148,11 @@ async fn does_a_removal_spare_a_value_that_was_written_after_the_judgement() {
 async fn does_a_write_that_was_done_and_never_answered_end_and_do_no_harm_when_repeated() {
     let server = ApiServer::new();
     let store = store(&server);
-    store.assert("geth-1", "b").await.unwrap();
+    store.assert("geth-1", "b", DEADLINE).await.unwrap();
     server.fault(Verb::Patch, "configmaps", Fault::LoseAnswer, 1);
-    assert_eq!(store.assert("geth-0", "a").await.unwrap_err().kind(), StoreErrorKind::Other);
+    assert_eq!(store.assert("geth-0", "a", DEADLINE).await.unwrap_err().kind(), StoreErrorKind::Other);
     server.forget_calls();
-    store.assert("geth-0", "a").await.unwrap();
+    store.assert("geth-0", "a", DEADLINE).await.unwrap();
     assert_eq!((value_of(&server, "geth-0").as_deref(), server.writes()), (Some("a"), 0));
 }
 
@@ -182,7 +182,7 @@ async fn is_a_pod_of_another_namespace_looked_for_where_it_is() {
     let metadata = ObjectMeta { namespace: Some("east".into()), ..named("geth-0") };
     let uid = server.put(&Pod { metadata, ..Pod::default() }).metadata.uid.unwrap();
     assert_eq!(store.look("east_geth-0").await.unwrap(), PodState::Alive { uid, terminating: false });
-    store.assert("east_geth-0", "a").await.unwrap();
+    store.assert("east_geth-0", "a", DEADLINE).await.unwrap();
     assert_eq!(value_of(&server, "east_geth-0").as_deref(), Some("a"), "it is a key that a ConfigMap may have");
 }
 
@@ -191,38 +191,38 @@ async fn does_the_watch_show_the_configmap_made_changed_deleted_and_made_again()
     let server = ApiServer::new();
     let mut watching = Watching::start(store(&server));
     watching.until(|view| view.iter().count() == 0).await;
-    store(&server).assert("geth-0", "a").await.unwrap();
+    store(&server).assert("geth-0", "a", DEADLINE).await.unwrap();
     watching.until(holds("geth-0", "a")).await;
-    store(&server).assert("geth-0", "b").await.unwrap();
+    store(&server).assert("geth-0", "b", DEADLINE).await.unwrap();
     watching.until(holds("geth-0", "b")).await;
     server.delete::<ConfigMap>(NAMESPACE, NAME);
     watching.until(|view| view.iter().count() == 0).await;
-    store(&server).assert("geth-0", "c").await.unwrap();
+    store(&server).assert("geth-0", "c", DEADLINE).await.unwrap();
     watching.until(holds("geth-0", "c")).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn does_the_watch_survive_whatever_ends_it() {
     let server = ApiServer::new();
-    store(&server).assert("geth-0", "a").await.unwrap();
+    store(&server).assert("geth-0", "a", DEADLINE).await.unwrap();
     let mut watching = Watching::start(store(&server));
     watching.until(holds("geth-0", "a")).await;
 
     server.close_watches();
-    store(&server).assert("geth-0", "b").await.unwrap();
+    store(&server).assert("geth-0", "b", DEADLINE).await.unwrap();
     watching.until(holds("geth-0", "b")).await;
 
     server.compact();
-    store(&server).assert("geth-0", "c").await.unwrap();
+    store(&server).assert("geth-0", "c", DEADLINE).await.unwrap();
     watching.until(holds("geth-0", "c")).await;
 
     for fault in [Fault::Status(500), Fault::Status(429), Fault::Hang] {
         server.fault(Verb::Watch, "configmaps", fault, 3);
         server.fault(Verb::List, "configmaps", fault, 3);
         server.close_watches();
-        store(&server).assert("geth-0", "d").await.unwrap();
+        store(&server).assert("geth-0", "d", DEADLINE).await.unwrap();
         watching.until(holds("geth-0", "d")).await;
-        store(&server).assert("geth-0", "c").await.unwrap();
+        store(&server).assert("geth-0", "c", DEADLINE).await.unwrap();
         watching.until(holds("geth-0", "c")).await;
     }
 }
@@ -230,7 +230,7 @@ async fn does_the_watch_survive_whatever_ends_it() {
 #[tokio::test(start_paused = true)]
 async fn is_a_quiet_registry_neither_read_nor_written() {
     let server = ApiServer::new();
-    store(&server).assert("geth-0", "a").await.unwrap();
+    store(&server).assert("geth-0", "a", DEADLINE).await.unwrap();
     let mut watching = Watching::start(store(&server));
     watching.until(holds("geth-0", "a")).await;
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
@@ -247,7 +247,7 @@ async fn is_the_registry_seen_without_the_right_to_watch() {
     server.forbid(Verb::List, "configmaps");
     let mut watching = Watching::start(store(&server));
     watching.until(|view| view.iter().count() == 0).await;
-    store(&server).assert("geth-0", "a").await.unwrap();
+    store(&server).assert("geth-0", "a", DEADLINE).await.unwrap();
     watching.until(holds("geth-0", "a")).await;
     // Given the right, it watches again, without a restart.
     server.heal();
@@ -259,7 +259,7 @@ async fn is_the_registry_seen_without_the_right_to_watch() {
 #[tokio::test(start_paused = true)]
 async fn is_a_registry_that_nobody_may_watch_read_rarely_once_it_is_quiet() {
     let server = ApiServer::new();
-    store(&server).assert("geth-0", "a").await.unwrap();
+    store(&server).assert("geth-0", "a", DEADLINE).await.unwrap();
     server.forbid(Verb::Watch, "configmaps");
     let mut watching = Watching::start(store(&server));
     watching.until(holds("geth-0", "a")).await;
@@ -274,7 +274,7 @@ async fn is_a_registry_that_nobody_may_watch_read_rarely_once_it_is_quiet() {
 #[tokio::test(start_paused = true)]
 async fn is_a_watch_that_ends_at_once_not_begun_again_without_pause() {
     let server = ApiServer::new();
-    store(&server).assert("geth-0", "a").await.unwrap();
+    store(&server).assert("geth-0", "a", DEADLINE).await.unwrap();
     server.fault(Verb::Watch, "configmaps", Fault::EndAtOnce, 10_000);
     let mut watching = Watching::start(store(&server));
     watching.until(holds("geth-0", "a")).await;

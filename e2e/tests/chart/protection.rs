@@ -59,5 +59,6 @@ fn do_the_sidecars_of_each_namespace_get_their_share_of_one_level() {
     let level = schema["priorityLevelConfiguration"]["name"].as_str().expect("a name");
     let level = &objects.get("PriorityLevelConfiguration", level)["spec"];
     assert_eq!(level["limited"]["nominalConcurrencyShares"], 7);
+    assert_eq!(level["limited"]["borrowingLimitPercent"], 0, "the more write at once, the fewer get through");
     assert_eq!(level["limited"]["limitResponse"]["type"], "Queue", "whoever starts at once waits, and is not refused");
 }

@@ -26,6 +26,7 @@ use rand::Rng;
 
 use self::concern::Concern;
 use self::membership::Link;
+pub use self::pace::{patience_after, pause_after};
 use crate::enode::{Enode, PublicKey};
 use crate::geth::{Eth, Peer};
 use crate::registry::entry::Entry;
@@ -90,7 +91,12 @@ pub enum Action {
         calls: Vec<Call>,
     },
     /// Write the own entry.
-    Assert(Entry),
+    Assert {
+        /// The entry.
+        entry: Entry,
+        /// How long the API server is given for it.
+        patience: Duration,
+    },
     /// Remove the own entry, if it still has this value: this Geth cannot have peers.
     Withdraw {
         /// The value to remove.

@@ -7,8 +7,9 @@ use rand::Rng;
 
 use super::{Now, jittered};
 use crate::backoff::Backoff;
+use crate::registry::store::DEADLINE;
 
-/// How long after a write that failed the next is tried.
+/// How long after a write that failed the next is tried: half of this, spread over as much again.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
 /// How long after a write that succeeded the next may follow, spread over as much
 /// again: the registry has to be seen before it can be judged.
@@ -22,6 +23,23 @@ const CONTEST: usize = 10;
 const CONTEST_OVER: usize = 5;
 const CONTEST_WINDOW: Duration = Duration::from_secs(60);
 const CONTEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long the API server is given for a write that it did not do in time before. So long it may keep a request waiting for
+/// its turn: a quarter of its `--request-timeout` of 60 s (apiserver/pkg/server/filters/priority-and-fairness.go, `getRequestWaitContext`). To ask
+/// sooner again is to go back to the end of the queue.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long the API server is given for a write after so many in a row that failed.
+pub fn patience_after(failures: u32) -> Duration {
+    // The first failure may be that of a connection that nobody serves any more.
+    if failures == 0 { DEADLINE } else { PATIENCE }
+}
+
+/// How long after so many writes in a row that failed the next is tried.
+pub fn pause_after(failures: u32, rng: &mut impl Rng) -> Duration {
+    let wait = RETRY.after(failures.saturating_sub(1)) / 2;
+    jittered(wait, wait, rng)
+}
 
 /// The pace of the writes to one key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -41,6 +59,11 @@ impl Pace {
         (!self.writing).then_some(self.write_at)
     }
 
+    /// How long it may take.
+    pub(super) fn patience(&self) -> Duration {
+        patience_after(self.failures)
+    }
+
     /// Takes note that a write begins.
     pub(super) fn begin(&mut self) {
         self.writing = true;
@@ -52,12 +75,13 @@ impl Pace {
         let wait = if ok {
             self.failures = 0;
             self.writes.push_back(now.elapsed);
-            if self.is_contested(now) { CONTEST_PAUSE } else { FLOOR }
+            let wait = if self.is_contested(now) { CONTEST_PAUSE } else { FLOOR };
+            jittered(wait, wait, rng)
         } else {
             self.failures = self.failures.saturating_add(1);
-            RETRY.after(self.failures - 1) / 2
+            pause_after(self.failures, rng)
         };
-        self.write_at = now.elapsed + jittered(wait, wait, rng);
+        self.write_at = now.elapsed + wait;
     }
 
     /// Whether somebody keeps writing against this sidecar.

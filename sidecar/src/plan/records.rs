@@ -126,7 +126,7 @@ impl Records {
             Own::Silent => None,
             Own::Ready(entry) => {
                 let right = record.is_some_and(|record| record.value == entry.to_value());
-                (!right).then(|| Action::Assert(entry.clone()))
+                (!right).then(|| Action::Assert { entry: entry.clone(), patience: self.pace.patience() })
             }
             Own::Unpeerable => record.map(|record| Action::Withdraw { value: record.value.clone() }),
         };

@@ -1,6 +1,6 @@
 //! The registry's I/O: one ConfigMap, watched by name, written key by key.
 //!
-//! No write here can lose another sidecar's: an assert is a merge patch of the own
+//! No write here can lose another sidecar's: an assert is a patch of the own
 //! key alone, which the API server applies to whatever the object is at that
 //! moment, and a removal is a JSON Patch that first tests for the exact value that
 //! was judged. Every call has a deadline of its own, because kube's client has none.
@@ -27,7 +27,7 @@ use super::list::STATIC_NODES;
 use super::view::View;
 use crate::backoff::Backoff;
 
-/// How long a call to the API server may take.
+/// How long a call to the API server may take, unless more is said.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 /// How long one watch lasts, in seconds; the API server ends it then. Its upper bound is 295 (kube).
 const WATCH_SECONDS: u32 = 290;
@@ -49,9 +49,9 @@ const FIELD_MANAGER: &str = "geth-peering-sidecar";
 /// Why the API server did not do what it was asked.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// No answer within [`DEADLINE`].
-    #[error("the API server did not answer within {} s", DEADLINE.as_secs())]
-    Timeout,
+    /// No answer within so long.
+    #[error("the API server did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
     /// It ended a watch as soon as it had begun.
     #[error("the API server ended the watch at once")]
     WatchEnded,
@@ -151,11 +151,13 @@ impl Store {
     /// returns the registry as it is then. Writes nothing if it is so already.
     ///
     /// # Errors
-    /// If the API server does not do it in time; it may have done it all the same.
-    pub async fn assert(&self, pod: &str, value: &str) -> Result<View, StoreError> {
-        let patch = Patch::Merge(json!({ "data": { pod: value } }));
+    /// If the API server does not do it within `patience`; it may have done it all the same.
+    pub async fn assert(&self, pod: &str, value: &str, patience: Duration) -> Result<View, StoreError> {
+        // Of a map of texts a strategic merge patch makes the same as a merge patch, for about half the work: the API server
+        // need not write the whole object as JSON and read it again (apiserver/pkg/endpoints/handlers/patch.go).
+        let patch = Patch::Strategic(json!({ "data": { pod: value } }));
         let params = PatchParams::apply(FIELD_MANAGER);
-        let assert = || within(self.configmaps.patch(&self.name, &params, &patch));
+        let assert = || within(patience, self.configmaps.patch(&self.name, &params, &patch));
         match assert().await {
             Err(error) if error.code() == Some(404) => match self.create(pod, value).await {
                 Err(error) if error.code() == Some(409) => assert().await,
@@ -178,7 +180,7 @@ impl Store {
             ..ConfigMap::default()
         };
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-        within(self.configmaps.create(&params, &configmap)).await
+        within(DEADLINE, self.configmaps.create(&params, &configmap)).await
     }
 
     /// Removes `pod`'s record if it still is `value`, and returns the registry as it is
@@ -221,14 +223,14 @@ impl Store {
         if let Some(view) = self.patch_if(&Patch::Json(JsonPatch(operations))).await? {
             return Ok(view);
         }
-        let found = within(self.configmaps.get_opt(&self.name)).await?;
+        let found = within(DEADLINE, self.configmaps.get_opt(&self.name)).await?;
         Ok(found.map(|configmap| View::default().next(&configmap)).unwrap_or_default())
     }
 
     /// Makes a JSON Patch that tests before it changes; `None` if a test failed.
     async fn patch_if(&self, patch: &Patch<()>) -> Result<Option<View>, StoreError> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        match within(self.configmaps.patch(&self.name, &params, patch)).await {
+        match within(DEADLINE, self.configmaps.patch(&self.name, &params, patch)).await {
             Ok(configmap) => Ok(Some(View::default().next(&configmap))),
             // A failed test is 422 (apiserver/pkg/endpoints/handlers/patch.go).
             Err(error) if matches!(error.code(), Some(404 | 422)) => Ok(None),
@@ -243,7 +245,7 @@ impl Store {
     pub async fn look(&self, pod: &str) -> Result<PodState, StoreError> {
         let (namespace, pod) = key::pod_of(pod, &self.namespace);
         let pods: Api<Pod> = Api::namespaced(self.pods.clone().into_client(), namespace);
-        let Some(pod) = within(pods.get_opt(pod)).await? else { return Ok(PodState::Gone) };
+        let Some(pod) = within(DEADLINE, pods.get_opt(pod)).await? else { return Ok(PodState::Gone) };
         let phase = pod.status.and_then(|status| status.phase);
         Ok(match phase.as_deref() {
             Some("Succeeded" | "Failed") => PodState::Finished,
@@ -293,7 +295,7 @@ impl Store {
         failures: &mut u32,
     ) -> Result<(), StoreError> {
         let by_name = format!("metadata.name={}", self.name);
-        let list = within(self.configmaps.list(&ListParams::default().fields(&by_name))).await?;
+        let list = within(DEADLINE, self.configmaps.list(&ListParams::default().fields(&by_name))).await?;
         let mut version = list.metadata.resource_version.unwrap_or_default();
         let mut view = match list.items.first() {
             Some(configmap) => View::default().next(configmap),
@@ -303,7 +305,7 @@ impl Store {
 
         while !events.is_closed() {
             let params = WatchParams::default().fields(&by_name).timeout(WATCH_SECONDS);
-            let stream = within(self.configmaps.watch(&params, &version)).await?;
+            let stream = within(DEADLINE, self.configmaps.watch(&params, &version)).await?;
             let _nobody_listens = events.send(RegistryEvent::Watching).await;
             let begun = Instant::now();
             pin_mut!(stream);
@@ -344,7 +346,7 @@ impl Store {
     async fn poll(&self, events: &mpsc::Sender<RegistryEvent>, poll: &mut Poll, until: Instant) {
         let mut told = false;
         while Instant::now() < until {
-            let seen = match within(self.configmaps.get_opt(&self.name)).await {
+            let seen = match within(DEADLINE, self.configmaps.get_opt(&self.name)).await {
                 Ok(Some(configmap)) => Ok(View::default().next(&configmap)),
                 Ok(None) => Ok(View::default()),
                 Err(error) => Err(format!("cannot read ConfigMap {}: {error}", self.name)),
@@ -379,7 +381,7 @@ struct Poll {
     quiet: u32,
 }
 
-/// Bounds a call by [`DEADLINE`].
-async fn within<T>(call: impl Future<Output = Result<T, KubeError>>) -> Result<T, StoreError> {
-    Ok(timeout(DEADLINE, call).await.map_err(|_elapsed| StoreError::Timeout)??)
+/// Bounds a call.
+async fn within<T>(deadline: Duration, call: impl Future<Output = Result<T, KubeError>>) -> Result<T, StoreError> {
+    Ok(timeout(deadline, call).await.map_err(|_elapsed| StoreError::Timeout(deadline))??)
 }

@@ -188,7 +188,7 @@ impl Sidecar {
         for action in plan.actions {
             let (slot, job) = match action {
                 Action::Tell { key, calls } => (Slot::Geth(key), Job::Tell(calls, self.ground(pod, &key))),
-                Action::Assert(entry) => {
+                Action::Assert { entry, .. } => {
                     let (pod, value) = (pod.to_owned(), entry.to_value());
                     let request = if rules.patches {
                         Request::Patch { pod, value, again: false }

@@ -66,7 +66,7 @@ pub enum Verb {
     Create,
     /// Replace an object.
     Update,
-    /// Change an object, by merge patch or JSON patch.
+    /// Change an object, by a patch of any kind but apply.
     Patch,
     /// Remove an object.
     Delete,

@@ -7,6 +7,7 @@ use rand::rngs::SmallRng;
 
 use super::*;
 use crate::registry::list::{EXTERNAL_NODES, STATIC_NODES};
+use crate::registry::store::DEADLINE;
 
 mod links;
 mod lists;
@@ -104,8 +105,8 @@ impl Bench {
         for action in &plan.actions {
             let outcome = match action.clone() {
                 Action::Tell { key, calls } => Outcome::Told { key, accepted: calls, failure: None },
-                Action::Assert(_) if self.read_only => Outcome::Wrote { ok: false },
-                Action::Assert(entry) => {
+                Action::Assert { .. } if self.read_only => Outcome::Wrote { ok: false },
+                Action::Assert { entry, .. } => {
                     self.data.insert(self.pod.clone(), entry.to_value());
                     Outcome::Wrote { ok: true }
                 }
